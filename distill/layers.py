@@ -1,0 +1,107 @@
+"""Building blocks that teachers and students share."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["BicubicUpsample", "HrTap", "PixelShuffleTail", "ResidualBlock", "crop_to", "pad_to_multiple"]
+
+HrTap = Literal["conv_last", "conv_hr"]
+
+
+class ResidualBlock(nn.Module):
+    """conv - ReLU - conv plus identity, without normalisation; (B, C, h, w) in and out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight)
+            conv.weight.data.mul_(0.1)  # keeps deep stacks without normalisation near the identity at the start
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.conv2(functional.relu(self.conv1(features)))
+
+
+class PixelShuffleTail(nn.Module):
+    """EDVR's tail: (B, C, h, w) -> a picture (B, 3, 4h, 4w) and the feature F^SR (B, 64, 4h, 4w) it is made of.
+
+    Two tensors fit the paper's words for F^SR: the input of the last convolution (`hr_tap="conv_last"`, "obtained
+    by convolving F to reduce the number of channels") and that of the one before (`"conv_hr"`).
+    """
+
+    hr_channels = 64
+
+    def __init__(self, channels: int, hr_tap: HrTap = "conv_last") -> None:
+        super().__init__()
+        if hr_tap not in get_args(HrTap):
+            raise ValueError(f"hr_tap is {hr_tap!r}, expected one of {get_args(HrTap)}")
+        self.hr_tap = hr_tap
+        self.upconv1 = nn.Conv2d(channels, channels * 4, 3, padding=1)
+        self.upconv2 = nn.Conv2d(channels, self.hr_channels * 4, 3, padding=1)
+        self.conv_hr = nn.Conv2d(self.hr_channels, self.hr_channels, 3, padding=1)
+        self.conv_last = nn.Conv2d(self.hr_channels, 3, 3, padding=1)
+        nn.init.zeros_(self.conv_last.weight)  # an untrained network is its base image, not noise
+        nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        features = _leaky(functional.pixel_shuffle(self.upconv1(features), 2))
+        shuffled = _leaky(functional.pixel_shuffle(self.upconv2(features), 2))
+        refined = _leaky(self.conv_hr(shuffled))
+        return self.conv_last(refined), refined if self.hr_tap == "conv_last" else shuffled
+
+
+class BicubicUpsample(nn.Module):
+    """torch's bicubic (a = -0.75, align_corners=False), (B, C, h, w) -> (B, C, scale*h, scale*w), to 4e-7.
+
+    Written as replicate padding, one fixed 5x5 convolution and a pixel shuffle, because phone runtimes lack a
+    cubic resize or run it slowly, and because it so exports as what was trained.
+    """
+
+    def __init__(self, scale: int = 4, channels: int = 3) -> None:
+        super().__init__()
+        self.scale = scale
+        taps = torch.stack([_cubic_taps((phase + 0.5) / scale - 0.5) for phase in range(scale)])
+        kernel = torch.einsum("ay,bx->abyx", taps, taps).reshape(scale**2, 5, 5)
+        weight = torch.zeros(channels, scale**2, channels, 5, 5, dtype=torch.float64)
+        for channel in range(channels):
+            weight[channel, :, channel] = kernel
+        self.register_buffer("weight", weight.flatten(0, 1).float(), persistent=False)
+        self.weight: Tensor
+
+    def forward(self, picture: Tensor) -> Tensor:
+        padded = functional.pad(picture, (2, 2, 2, 2), mode="replicate")
+        return functional.pixel_shuffle(functional.conv2d(padded, self.weight), self.scale)
+
+
+def _cubic_taps(shift: float) -> Tensor:
+    """Weights of the pixels -2..2 for a sample `shift` pixels (-0.5..0.5) right of pixel 0; Keys' kernel, a = -0.75."""
+    a = -0.75
+    distance = (torch.arange(-2, 3, dtype=torch.float64) - shift).abs()
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
+    return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+
+
+def pad_to_multiple(clip: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of (..., 3, h, w) until both sides are multiples of `multiple`."""
+    bottom, right = (-side % multiple for side in clip.shape[-2:])
+    if not (bottom or right):
+        return clip
+    padded = functional.pad(clip.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
+    return padded.unflatten(0, clip.shape[:-3])
+
+
+def crop_to(features: Tensor, height: int, width: int) -> Tensor:
+    """The top left (..., height, width) of (..., H, W): undoes `pad_to_multiple`."""
+    return features[..., :height, :width]
+
+
+def _leaky(features: Tensor) -> Tensor:
+    return functional.leaky_relu(features, 0.1)
