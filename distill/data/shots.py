@@ -1,0 +1,56 @@
+"""Where one shot ends and the next begins, so that no training window spans a cut."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["cuts"]
+
+_GRID = 16  # thumbnails of 16x16 colours: coarse enough that motion within a shot changes them little
+_LEAST_CHANGE = 8.0  # mean absolute change of 8 bit levels, below which nobody would call it a cut
+_OVER_NEIGHBOURS = 3.0  # how many times the change around it a cut must be: rules out pans and shaking
+
+
+def cuts(frames: NDArray[np.uint8]) -> list[int]:
+    """The hard cuts in consecutive frames.
+
+    A cut is a change of the thumbnail that is large, much larger than the changes next to it, and lasts: after a flash
+    or a single disturbed frame the picture returns. Fades and dissolves are not found.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+
+    Returns:
+        Indices i, increasing, where frame i is the first of a new shot.
+    """
+    count = len(frames)
+    if count < 2:
+        return []
+    small = np.stack([_thumbnail(frame) for frame in frames])
+    change = np.abs(small[1:] - small[:-1]).mean(axis=(1, 2, 3))  # change[i - 1] leads to frame i
+    lasting = change.copy()
+    if count > 2:
+        over_two = np.abs(small[2:] - small[:-2]).mean(axis=(1, 2, 3))
+        lasting[:-1] = np.minimum(lasting[:-1], over_two)
+        lasting[1:] = np.minimum(lasting[1:], over_two)
+    return [
+        i for i in range(1, count) if lasting[i - 1] > max(_LEAST_CHANGE, _OVER_NEIGHBOURS * _around(change, i - 1))
+    ]
+
+
+def _around(change: NDArray[np.float32], position: int) -> float:
+    """The usual change near a position, itself left out; the median, so that a second cut nearby does not hide it."""
+    near = np.concatenate([change[max(0, position - 3) : position], change[position + 1 : position + 4]])
+    return float(np.median(near)) if near.size else 0.0
+
+
+def _thumbnail(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Means over a grid of 16x16 cells (fewer where the frame is smaller), (rows, columns, 3)."""
+    height, width = frame.shape[:2]
+    rows = np.linspace(0, height, min(_GRID, height) + 1).astype(np.intp)
+    columns = np.linspace(0, width, min(_GRID, width) + 1).astype(np.intp)
+    sums = np.add.reduceat(np.add.reduceat(frame, rows[:-1], axis=0, dtype=np.float32), columns[:-1], axis=1)
+    areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+    means: NDArray[np.float32] = (sums / areas[..., None]).astype(np.float32)
+    return means

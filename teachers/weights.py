@@ -1,0 +1,109 @@
+"""Published checkpoints onto our networks: names rewritten, sizes worked out from the tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from distill.errors import CheckpointError
+
+__all__ = ["Published", "recognise"]
+
+State = Mapping[str, Tensor]
+_TAIL = ("upconv1.", "upconv2.", "conv_hr.", "conv_last.")
+
+# xinntao/EDVR, 2019: that code's tAtt_2 embeds the centre frame, so 1 and 2 change places
+_NAMES_2019 = [
+    (r"^fea_L(\d)_conv(\d)\.", r"conv_l\1_\2."),
+    (r"^pcd_align\.L(\d)_offset_conv(\d)\.", r"pcd_align.offset_conv\2.l\1."),
+    (r"^pcd_align\.L(\d)_dcnpack\.", r"pcd_align.dcn_pack.l\1."),
+    (r"^pcd_align\.L(\d)_fea_conv\.", r"pcd_align.feat_conv.l\1."),
+    (r"\.conv_offset_mask\.", ".conv_offset."),
+    (r"^tsa_fusion\.(weight|bias)$", r"fusion.\1"),
+    (r"^tsa_fusion\.tAtt_2\.", "fusion.temporal_attn1."),
+    (r"^tsa_fusion\.tAtt_1\.", "fusion.temporal_attn2."),
+    (r"^tsa_fusion\.fea_fusion\.", "fusion.feat_fusion."),
+    (r"^tsa_fusion\.sAtt_L(\d)\.", r"fusion.spatial_attn_l\1."),
+    (r"^tsa_fusion\.sAtt_add_(\d)\.", r"fusion.spatial_attn_add\1."),
+    (r"^tsa_fusion\.sAtt_(\d)\.", r"fusion.spatial_attn\1."),
+    (r"^recon_trunk\.", "reconstruction."),
+    (r"^HRconv\.", "conv_hr."),
+]
+# mmediting and mmagic wrap a convolution and its activation in a module whose part is called "conv"
+_NAMES_MMAGIC = [
+    (r"^pcd_alignment\.", "pcd_align."),
+    (r"\.conv\.(weight|bias)$", r".\1"),
+    (r"^feat_l(\d)_conv(\d)\.", r"conv_l\1_\2."),
+    (r"^upsample(\d)\.upsample_conv\.", r"upconv\1."),
+]
+
+
+class Published(NamedTuple):
+    """A published checkpoint in our terms: network name, keywords, and weights under our names."""
+
+    name: str
+    keywords: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def recognise(state: State) -> Published:
+    """Work out which network a published state_dict is of, and its sizes, and rename its tensors.
+
+    Args:
+        state: tensors by published name, with or without `module.` or `generator.` before each.
+
+    Raises:
+        CheckpointError: the names are of no network known here, or are of a variant that is not built here.
+    """
+    state = {_without_prefix(name): tensor for name, tensor in state.items()}
+    state = {_in_basicsr_names(name): tensor for name, tensor in state.items()}
+    if "pcd_align.cas_dcnpack.weight" in state:
+        return _edvr(state)
+    shown = ", ".join(list(state)[:3])
+    raise CheckpointError(f"The tensors ({shown}, ...) are of no network known here; expected EDVR's.")
+
+
+def _without_prefix(name: str) -> str:
+    return re.sub(r"^(module\.)?(generator\.)?", "", name)
+
+
+def _in_basicsr_names(name: str) -> str:
+    for pattern, replacement in _NAMES_MMAGIC + _NAMES_2019:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _edvr(state: State) -> Published:
+    """EDVR in BasicSR's names."""
+    if any(name.startswith(("predeblur.", "pre_deblur.", "conv_1x1.")) for name in state):
+        raise CheckpointError(
+            "This EDVR has a pre-deblurring module, which is for blurred input; expected a super-resolution variant."
+        )
+    needed = ("conv_first.weight", "pcd_align.dcn_pack.l1.conv_offset.weight", "conv_last.weight")
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise CheckpointError(f"This EDVR lacks the tensors {', '.join(missing)}; is the file complete?")
+    channels = state["conv_first.weight"].shape[0]
+    attention = "fusion.feat_fusion.weight" in state
+    fusion = state.get("fusion.feat_fusion.weight" if attention else "fusion.weight")
+    if fusion is None:
+        raise CheckpointError("This EDVR lacks fusion.weight or fusion.feat_fusion.weight; is the file complete?")
+    keywords = {
+        "window": fusion.shape[1] // channels,
+        "channels": channels,
+        "offset_groups": state["pcd_align.dcn_pack.l1.conv_offset.weight"].shape[0] // 27,
+        "extract_blocks": _count(state, "feature_extraction"),
+        "reconstruct_blocks": _count(state, "reconstruction"),
+        "attention": attention,
+    }
+    name = "edvr-l" if channels >= 128 else "edvr-m" if channels >= 64 else "edvr-s"
+    weights = {f"tail.{key}" if key.startswith(_TAIL) else key: tensor for key, tensor in state.items()}
+    return Published(name, {**keywords, "base": "bilinear"}, weights)
+
+
+def _count(state: State, stack: str) -> int:
+    indices = {int(match[1]) for name in state if (match := re.match(rf"{stack}\.(\d+)\.", name))}
+    return max(indices, default=-1) + 1
