@@ -38,20 +38,22 @@ def deform_conv2d(
     Returns:
         (B, C_out, h, w).
     """
-    samples = _sample_taps(features, offset, weight.shape[-2:], stride, padding, dilation)  # (B, G, C/G, K, h, w)
-    if mask is not None:
-        samples = samples * mask.unflatten(1, (samples.shape[1], 1, -1))
-    out_height, out_width = offset.shape[-2:]
-    columns = samples.reshape(samples.shape[0], -1, out_height, out_width)
+    columns = _sample_taps(features, offset, mask, weight.shape[-2:], stride, padding, dilation)
     groups = features.shape[1] // weight.shape[1]
     pointwise = weight.reshape(weight.shape[0], -1, 1, 1)
     return functional.conv2d(columns, pointwise, bias, groups=groups)
 
 
 def _sample_taps(
-    features: Tensor, offset: Tensor, kernel: torch.Size, stride: int, padding: int, dilation: int
+    features: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    kernel: torch.Size,
+    stride: int,
+    padding: int,
+    dilation: int,
 ) -> Tensor:
-    """What each tap sees: (B, G, C/G, K, h, w)."""
+    """What each tap sees, times the mask: (B, C * K, h, w)."""
     batch, channels, height, width = features.shape
     taps = kernel[0] * kernel[1]
     out_height, out_width = offset.shape[-2:]
@@ -64,27 +66,17 @@ def _sample_taps(
     column = torch.arange(out_width, device=device, dtype=dtype) * stride
     y = offset[:, :, :, 0] + (tap_y[:, None, None] + row[:, None])
     x = offset[:, :, :, 1] + (tap_x[:, None, None] + column)
-    flat = features.reshape(batch * groups, channels // groups, height, width)
-    samples = _bilinear(flat, y.reshape(batch * groups, -1), x.reshape(batch * groups, -1))
-    return samples.reshape(batch, groups, channels // groups, taps, out_height, out_width)
-
-
-def _bilinear(source: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Sample (N, C, H, W) at the pixel places y, x (N, P) -> (N, C, P); corners outside the picture count as zero."""
-    count, channels, height, width = source.shape
-    y0, x0 = y.detach().floor(), x.detach().floor()
-    pixels = source.flatten(2)
-    total: Tensor | None = None
-    for dy in (0, 1):
-        for dx in (0, 1):
-            row, column = y0 + dy, x0 + dx
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            share = (1 - (y - row).abs()) * (1 - (x - column).abs()) * inside
-            index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
-            corner = pixels.gather(2, index[:, None].expand(count, channels, -1)) * share[:, None]
-            total = corner if total is None else total + corner
-    assert total is not None
-    return total
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)  # (B, G, K, h, w, 2)
+    samples = functional.grid_sample(
+        features.reshape(batch * groups, channels // groups, height, width),
+        grid.reshape(batch * groups, taps * out_height, out_width, 2),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    if mask is not None:
+        samples = samples * mask.reshape(batch * groups, 1, taps * out_height, out_width)
+    return samples.reshape(batch, channels * taps, out_height, out_width)
 
 
 class DeformablePack(nn.Module):
