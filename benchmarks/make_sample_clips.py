@@ -2,9 +2,9 @@
 
     python benchmarks/make_sample_clips.py SOURCES
 
-SOURCES holds flutter/, openh264/ and udacity/ with the original files that LICENCES.md names. Stretches with texture and
-motion are cropped to 9:5 and shrunk to 432x240 by Lanczos, which removes the artefacts of the original codec, and encoded
-by x264 in one thread, so the same versions of PyAV and Pillow write the same bytes.
+SOURCES holds flutter/, openh264/ and udacity/ with the original files that LICENCES.md names. Stretches with texture
+and motion are cropped to 9:5 and shrunk to 432x240 by Lanczos, which removes the artefacts of the original codec, and
+encoded by x264 in one thread, so the same versions of PyAV and Pillow write the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
@@ -28,13 +28,13 @@ ENCODER = {"crf": "8", "preset": "veryslow", "tune": "psnr", "x264-params": "mbt
 
 
 class Excerpt(NamedTuple):
-    """Frames `start` to `start + count` of a source, inside a box that is `shrink` times 432x240."""
+    """Frames `start` to `start + frames` of a source, inside a box that is `shrink` times 432x240."""
 
-    split: str
+    split: Literal["train", "held_out"]
     name: str
     source: str
     start: int
-    count: int
+    frames: int
     left: int
     top: int
     shrink: float
@@ -51,8 +51,7 @@ EXCERPTS = (
 
 def write(excerpt: Excerpt, sources: Path) -> Path:
     """Write one clip and return its path."""
-    split = "train" if excerpt.split == "train" else "held_out"
-    path = sample_clips(split) / f"{excerpt.name}.mp4"
+    path = sample_clips(excerpt.split) / f"{excerpt.name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     clip = VideoClip(sources / excerpt.source)
     right, bottom = excerpt.left + round(WIDTH * excerpt.shrink), excerpt.top + round(HEIGHT * excerpt.shrink)
@@ -67,13 +66,11 @@ def write(excerpt: Excerpt, sources: Path) -> Path:
         stream.codec_context.colorspace = Colorspace.ITU709
         stream.codec_context.color_range = ColorRange.MPEG
         stream.codec_context.color_primaries = stream.codec_context.color_trc = 1  # BT.709
-        for pixels in clip.frames(excerpt.start, excerpt.start + excerpt.count):
+        for pixels in clip.frames(excerpt.start, excerpt.start + excerpt.frames):
             box = (excerpt.left, excerpt.top, right, bottom)
             small = Image.fromarray(pixels).resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS, box=box)
             frame = av.VideoFrame.from_ndarray(np.asarray(small), format="rgb24")
-            frame = frame.reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
+            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

@@ -43,6 +43,15 @@ class Described:
     degradation: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def as_text(self) -> dict[str, str]:
+        """The same as text by name, for the metadata of exported files; what is not text, as JSON."""
+        return {
+            "network": self.name,
+            "keywords": json.dumps(self.keywords, sort_keys=True),
+            "degradation": self.degradation or "unknown",
+            "provenance": json.dumps(self.provenance, sort_keys=True),
+        }
+
 
 @dataclass(frozen=True)
 class Checkpoint:

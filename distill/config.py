@@ -33,6 +33,7 @@ class DataConfig:
         crop: side of the high-resolution crop, pixels.
         halve_from_height: frames at least so high are halved first (1080p footage carries codec artefacts).
         workers: threads that read ahead; they do not change what is read.
+        force: go on although a network was trained on another degradation, which costs about 2 dB.
     """
 
     path: str = "samples"
@@ -45,6 +46,7 @@ class DataConfig:
     crop: int = 96
     halve_from_height: int | None = None
     workers: int = 1
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class TrainingConfig:
     Attributes:
         steps: how many.
         batch: clips per step.
+        restore: "all" frames of a clip, or, without a teacher, the "middle" one of clips as long as the network's
+            window, as window networks are trained by their authors.
         seed: of weights, crops and everything else random.
         device: "auto", "cpu" or "cuda".
         precision: "fp32" or "bf16" (mixed: convolutions in bfloat16, weights and losses in float32).
@@ -104,6 +108,7 @@ class TrainingConfig:
 
     steps: int = 100
     batch: int = 1
+    restore: Literal["all", "middle"] = "all"
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -148,6 +153,8 @@ class Config:
         ]
         if not self.optimiser.learning_rate > 0:
             problems.append(f"optimiser.learning_rate is {self.optimiser.learning_rate}, expected more than 0")
+        if self.training.restore == "middle" and self.teacher is not None:
+            problems.append("training.restore is 'middle', which a teacher's memory of a whole clip cannot follow")
         _complain(problems)
 
 
@@ -183,7 +190,8 @@ def read_config(file: Path | None, settings: Iterable[str], flags: Mapping[str, 
                 problems.append(f"{where}: {key} is {value!r}, expected {problem}")
             values[key] = fitted
     _complain(problems)
-    return _build(Config, values, "")
+    config: Config = _build(Config, values, "")
+    return config
 
 
 def to_yaml(config: Config) -> str:
@@ -201,7 +209,9 @@ def _complain(problems: list[str]) -> None:
     if len(problems) == 1:
         raise ConfigError(problems[0].rstrip(".") + ".")
     if problems:
-        raise ConfigError(f"{len(problems)} things are wrong: " + "; ".join(each.rstrip(".") for each in problems) + ".")
+        raise ConfigError(
+            f"{len(problems)} things are wrong: " + "; ".join(each.rstrip(".") for each in problems) + "."
+        )
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -270,7 +280,7 @@ def _fit(value: Any, hint: Any) -> tuple[Any, str]:
     if hint is float:
         return _fit_number(value)
     fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    return value, "" if fits else {int: "a whole number", str: "text"}[hint]
+    return value, "" if fits else {int: "a whole number", str: "text", bool: "true or false"}[hint]
 
 
 def _fit_number(value: Any) -> tuple[Any, str]:

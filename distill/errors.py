@@ -1,12 +1,12 @@
 """What can go wrong, as one tree.
 
-    DistillError                 everything this project raises on purpose
-    |-- InputError               the user's input is wrong (exit code 2)
-    |   |-- ConfigError          a key, value or name in a recipe or on the command line
-    |   |-- DataError            a video, folder or frame that cannot be used
-    |   `-- CheckpointError      a file of weights that cannot be used
-    `-- CheckFailed              a check did not hold: parity, accuracy (exit code 1)
-        `-- TrainingDiverged     the loss or the offsets left their range; the last good state is kept
+DistillError                 everything this project raises on purpose
+|-- InputError               the user's input is wrong (exit code 2)
+|   |-- ConfigError          a key, value or name in a recipe or on the command line
+|   |-- DataError            a video, folder or frame that cannot be used
+|   `-- CheckpointError      a file of weights that cannot be used
+`-- CheckFailed              a check did not hold: parity, accuracy (exit code 1)
+`-- TrainingDiverged     the loss or the offsets left their range; the last good state is kept
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from distill.metrics import luma, psnr, ssim, to_8_bit
 __all__ = ["PSNR_LIMIT", "Evaluation", "Score", "evaluate"]
 
 PSNR_LIMIT = 100.0
-"""A frame's PSNR counts as at most so many dB: that of equal pictures is infinite, which neither a mean nor JSON holds."""
+"""A frame's PSNR counts as so many dB at most: that of equal pictures is infinite, of no use in a mean or in JSON."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,8 @@ def _pairs(
             waiting.append(truth)
             yield low.to(device)
 
-    if network is None:
-        stream = (bicubic_upsample(low.to(exact), scale) for low in low_resolution())
-    else:
-        stream = network.stream(low_resolution())
-    for restored in stream:
+    baseline = (bicubic_upsample(low.to(exact), scale) for low in low_resolution())
+    for restored in baseline if network is None else network.stream(low_resolution()):
         yield to_8_bit(restored).to(exact), waiting.popleft()
     if waiting:
         raise ValueError(f"{type(network).__name__}.stream restored {len(waiting)} frames fewer than it was given")

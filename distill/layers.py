@@ -26,7 +26,8 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.conv2(functional.relu(self.conv1(features)))
+        change: Tensor = self.conv2(functional.relu(self.conv1(features)))
+        return features + change
 
 
 class PixelShuffleTail(nn.Module):
@@ -94,8 +95,9 @@ def pad_to_multiple(clip: Tensor, multiple: int) -> Tensor:
     bottom, right = (-side % multiple for side in clip.shape[-2:])
     if not (bottom or right):
         return clip
-    padded = functional.pad(clip.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
-    return padded.unflatten(0, clip.shape[:-3])
+    padded: Tensor = functional.pad(clip.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
+    restored: Tensor = padded.unflatten(0, clip.shape[:-3])
+    return restored
 
 
 def crop_to(features: Tensor, height: int, width: int) -> Tensor:

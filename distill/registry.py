@@ -14,7 +14,7 @@ import teachers
 from distill.errors import ConfigError
 from distill.interfaces import VideoNetwork
 
-__all__ = ["Entry", "Role", "did_you_mean", "entries", "find"]
+__all__ = ["Entry", "Role", "did_you_mean", "entries", "find", "names"]
 
 Role = Literal["teacher", "student"]
 
@@ -57,6 +57,11 @@ def entries() -> list[Entry]:
     ]
     compact = [Entry(name, "student", network, keywords) for name, (network, keywords) in students.NETWORKS.items()]
     return heavy + compact
+
+
+def names() -> set[str]:
+    """Every name that `find` knows, aliases too."""
+    return {entry.name for entry in entries()} | set(teachers.ALIASES)
 
 
 def find(name: str, role: Role | None = None) -> Entry:

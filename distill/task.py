@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
-from distill.interfaces import Upsampled, VideoNetwork
+from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
 from distill.losses.attention import space_distance
 from distill.losses.charbonnier import charbonnier
 from distill.losses.memory import ConvLSTM, time_distance
@@ -29,11 +29,19 @@ class SpaceTimeDistillation(nn.Module):
         ConfigError: the two networks' features cannot be compared.
     """
 
-    def __init__(self, student: VideoNetwork, teacher: VideoNetwork | None, settings: DistillationConfig) -> None:
+    def __init__(
+        self,
+        student: VideoNetwork,
+        teacher: VideoNetwork | None,
+        settings: DistillationConfig,
+        *,
+        middle_only: bool = False,
+    ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
         self.settings = settings
+        self.middle_only = middle_only
         self.memory: ConvLSTM | None = None
         self.memory_frozen = False
         if teacher is None:
@@ -66,8 +74,12 @@ class SpaceTimeDistillation(nn.Module):
             batch: low and high resolution.
             step: from 0, which tells the warm-up and where the ConvLSTM looks.
         """
-        restored = self.student(batch.lr)
-        parts = {"reconstruction": charbonnier(restored.frames.float(), batch.hr)}
+        if self.middle_only:
+            assert isinstance(self.student, WindowNetwork)
+            restored, truth = self.student.reconstruct(batch.lr), batch.hr[:, batch.hr.shape[1] // 2]
+        else:
+            restored, truth = self.student(batch.lr), batch.hr
+        parts = {"reconstruction": charbonnier(restored.frames.float(), truth)}
         loss = parts["reconstruction"]
         if self.teacher is not None and step >= self.settings.warm_up:
             with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def write_atomically(target: Path, payload: bytes) -> None:
         reason = error.strerror or error
         raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone after the renaming, and its folder may never have been
+            part.unlink()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

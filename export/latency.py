@@ -8,12 +8,13 @@ run, so that a busy moment of the machine hits all of them alike: at least 10 wa
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from export import runtime
 from export.artifact import sha256_of
 from export.deploy import deployed
 from export.parity import OnnxNetwork
+from export.protocol import Protocol, Timing, seconds_of, take_turns
 
 __all__ = ["BUDGET_SECONDS", "MINIMUM_RUNS", "MINIMUM_SECONDS", "WARMUP", "Row", "document", "profile_onnx"]
 __all__ += ["profile_torch", "table"]
@@ -33,8 +35,8 @@ __all__ += ["profile_torch", "table"]
 WARMUP, MINIMUM_RUNS, MINIMUM_SECONDS = 10, 100, 3.0
 """The protocol; a row with fewer is marked as not valid."""
 
-BUDGET_SECONDS = 60.0
-"""After which a row ends with what it has, warm-up included (half of it at most)."""
+BUDGET_SECONDS = 120.0
+"""After which a row ends with what it has, warm-up included; enough for 100 runs of a second."""
 
 DEFAULT_SIZE = (120, 180)
 """Height and width of the low-resolution frames that are profiled: a quarter of 480x720."""
@@ -66,7 +68,7 @@ class Row:
         start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
         warmup_runs: untimed runs.
         runs: timed runs.
-        seconds: the timed runs took together.
+        duration_seconds: the timed runs took together.
     """
 
     form: str
@@ -89,12 +91,12 @@ class Row:
     start_mb: float | None
     warmup_runs: int
     runs: int
-    seconds: float
+    duration_seconds: float
 
     @property
     def duration_met(self) -> bool:
         """The timed runs took at least `MINIMUM_SECONDS`."""
-        return self.seconds >= MINIMUM_SECONDS
+        return self.duration_seconds >= MINIMUM_SECONDS
 
     @property
     def query_met(self) -> bool:
@@ -141,7 +143,7 @@ def profile_onnx(
     window = networks[0].fitted(_noise(networks[0].window, height, width))
     cold = [_cold_start(path, count, window.shape) for count in threads]
     protocol = Protocol(warmup, minimum_runs, minimum_seconds, budget_seconds)
-    timings = take_turns([timed(lambda network=network: network.run(window)) for network in networks], protocol)
+    timings = take_turns([partial(seconds_of, partial(network.run, window)) for network in networks], protocol)
     return [
         Row(
             form="onnx",
@@ -155,7 +157,7 @@ def profile_onnx(
             file_mb=path.stat().st_size / 1e6,
             sha256=sha256_of(path),
             **start,
-            **timing.figures(),
+            **_figures(timing),
         )
         for network, count, start, timing in zip(networks, threads, cold, timings, strict=True)
     ]
@@ -192,16 +194,11 @@ def profile_torch(
     network = deployed(network).cpu()
     window = _noise(network.window, *size)
 
-    def run_on(count: int) -> Callable[[], float]:
-        timed = timed(lambda: network.reconstruct(window))
+    def run_on(count: int) -> float:
+        torch.set_num_threads(count)
+        return seconds_of(partial(network.reconstruct, window))
 
-        def run() -> float:
-            torch.set_num_threads(count)
-            return timed()
-
-        return run
-
-    runs, before = [run_on(count) for count in threads], torch.get_num_threads()
+    runs, before = [partial(run_on, count) for count in threads], torch.get_num_threads()
     protocol = Protocol(warmup, minimum_runs, minimum_seconds, budget_seconds)
     try:
         with torch.inference_mode():
@@ -225,7 +222,7 @@ def profile_torch(
             first_ms=seconds * 1e3,
             peak_mb=None,
             start_mb=None,
-            **timing.figures(),
+            **_figures(timing),
         )
         for count, seconds, timing in zip(threads, first, timings, strict=True)
     ]
@@ -238,8 +235,8 @@ def table(rows: Sequence[Row]) -> str:
     """
     head = "format | precision | status | MB | load ms | first ms | p50 | p90 | p99 | fps | peak MB | units"
     lines = [head.split(" | "), *(_cells(row) for row in rows)]
-    for form, precision in dict.fromkeys((row.form, row.precision) for row in rows if row.form != "pytorch"):
-        lines.append([form, precision, "not run", *"-" * 8, "phone"])
+    for form, precision, file_mb in dict.fromkeys((row.form, row.precision, row.file_mb) for row in rows if row.sha256):
+        lines.append([form, precision, "not run", _number(file_mb, 2), *"-" * 7, "phone"])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     device = _device()
     caption = f"Host latency, not a phone's: {device['processor']}, {device['os']}"
@@ -273,12 +270,17 @@ def _json_row(row: Row) -> dict[str, Any]:
     return dict(vars(row)) | {"input_shape": list(row.input_shape)} | flags  # the flags' names are MLPerf Mobile's
 
 
-def _device() -> dict[str, str]:
+def _device() -> dict[str, Any]:
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
-    return {"processor": processor, "os": platform.platform()}
+    return {
+        "processor": processor,
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "os": platform.platform(),
+    }
 
 
 def _check_settings(threads: Sequence[int], size: tuple[int, int] | None) -> None:
@@ -286,6 +288,20 @@ def _check_settings(threads: Sequence[int], size: tuple[int, int] | None) -> Non
         raise ConfigError(f"The thread counts are {list(threads)}, but there must be one or more, each at least 1.")
     if size is not None and min(size) < 1:
         raise ConfigError(f"The size is {size[0]}x{size[1]}, but height and width must be at least 1.")
+
+
+def _figures(timing: Timing) -> dict[str, Any]:
+    """Those fields of a `Row` that the timed runs fill."""
+    p50, p90, p99 = (float(value) * 1e3 for value in np.percentile(timing.samples, (50, 90, 99), method="inverted_cdf"))
+    return {
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "fps": len(timing.samples) / timing.seconds,
+        "warmup_runs": timing.warmup_runs,
+        "runs": len(timing.samples),
+        "duration_seconds": timing.seconds,
+    }
 
 
 def _noise(window: int, height: int, width: int) -> torch.Tensor:

@@ -76,8 +76,16 @@ class OnnxNetwork:
         return pad_to_multiple(window.detach().cpu().float(), multiple).contiguous().numpy()
 
     def run(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The bare graph, for a window that `fitted` made: this is what latency means."""
-        (frame,) = self._session.run(None, {"window": window})
+        """The bare graph, for a window that `fitted` made: this is what latency means.
+
+        Raises:
+            CheckFailed: the runtime cannot compute it, as where an export froze another size into the graph.
+        """
+        try:
+            (frame,) = self._session.run(None, {"window": window})
+        except Exception as error:  # as above
+            reason = str(error).splitlines()[0]
+            raise CheckFailed(f"ONNX Runtime fails on a window of shape {window.shape}: {reason}") from error
         return frame  # type: ignore[no-any-return]
 
 

@@ -1,64 +1,87 @@
+"""How runs are timed: warm-up first, settings in turn, long enough to mean something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Protocol", "Timing", "seconds_of", "take_turns"]
+
+
 @dataclass(frozen=True)
 class Protocol:
+    """When a row has been run enough.
+
+    Attributes:
+        warmup: runs that are not counted.
+        minimum_runs: that are counted.
+        minimum_seconds: that the counted runs take together.
+        budget_seconds: after which a row ends with what it has, at least one counted run; the warm-up ends after
+            half of it.
+    """
+
     warmup: int
     minimum_runs: int
     minimum_seconds: float
     budget_seconds: float
 
-    def warming(self, timing: Timing) -> bool:
-        return timing.warmup_runs < self.warmup and timing.warmup_seconds < self.budget_seconds / 2
-
-    def finished(self, timing: Timing) -> bool:
-        if self.warming(timing) or not timing.samples:
-            return False
-        enough = len(timing.samples) >= self.minimum_runs and timing.seconds >= self.minimum_seconds
-        return enough or timing.warmup_seconds + timing.seconds >= self.budget_seconds
-
 
 @dataclass
 class Timing:
-    """The runs of one row so far."""
+    """The runs of one row so far.
+
+    Attributes:
+        warmup_runs: how many were not counted.
+        warmup_seconds: they took together.
+        samples: seconds of each counted run.
+        seconds: they took together.
+    """
 
     warmup_runs: int = 0
     warmup_seconds: float = 0.0
     samples: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def figures(self) -> dict[str, Any]:
-        """Those fields of a `Row` that the timed runs fill."""
-        p50, p90, p99 = np.percentile(self.samples, (50, 90, 99), method="inverted_cdf") * 1e3
-        return {
-            "p50_ms": float(p50),
-            "p90_ms": float(p90),
-            "p99_ms": float(p99),
-            "fps": len(self.samples) / self.seconds,
-            "warmup_runs": self.warmup_runs,
-            "runs": len(self.samples),
-            "seconds": self.seconds,
-        }
+    def warm(self, protocol: Protocol) -> bool:
+        """The next run counts."""
+        return self.warmup_runs >= protocol.warmup or self.warmup_seconds >= protocol.budget_seconds / 2
+
+    def finished(self, protocol: Protocol) -> bool:
+        """No further run is needed, or the budget is spent."""
+        if not self.samples:
+            return False
+        enough = len(self.samples) >= protocol.minimum_runs and self.seconds >= protocol.minimum_seconds
+        return enough or self.warmup_seconds + self.seconds >= protocol.budget_seconds
+
+    def add(self, seconds: float, protocol: Protocol) -> None:
+        """Record one run."""
+        if self.warm(protocol):
+            self.samples.append(seconds)
+            self.seconds += seconds
+        else:
+            self.warmup_runs += 1
+            self.warmup_seconds += seconds
 
 
-def timed(run: Callable[[], object]) -> Callable[[], float]:
-    """The run as a function that returns the seconds it took."""
-
-    def timed() -> float:
-        started = time.perf_counter()
-        run()
-        return time.perf_counter() - started
-
-    return timed
+def seconds_of(run: Callable[[], object]) -> float:
+    """The wall-clock seconds that one call takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
 def take_turns(runs: Sequence[Callable[[], float]], protocol: Protocol) -> list[Timing]:
-    """Run each until the protocol is content with it, one run at a time in turn."""
-    timings = [Timing() for _ in runs]
-    while pending := [(run, timing) for run, timing in zip(runs, timings, strict=True) if not protocol.finished(timing)]:
+    """Run each as often as the protocol wants, one run at a time in turn.
+
+    Whatever else the machine does at the time so falls on all of them, and does not pick the winner.
+
+    Args:
+        runs: each runs once and returns the seconds that count.
+        protocol: when a row has been run enough.
+    """
+    rows = [(run, Timing()) for run in runs]
+    while pending := [(run, timing) for run, timing in rows if not timing.finished(protocol)]:
         for run, timing in pending:
-            seconds = run()
-            if protocol.warming(timing):
-                timing.warmup_runs += 1
-                timing.warmup_seconds += seconds
-            else:
-                timing.samples.append(seconds)
-                timing.seconds += seconds
-    return timings
+            timing.add(run(), protocol)
+    return [timing for _, timing in rows]

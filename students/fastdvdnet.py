@@ -66,7 +66,8 @@ class FastDVDnet(WindowNetwork):
 
     def _first_stage(self, triplet: Tensor) -> Tensor:
         """(N, 3 frames, 3, h, w) -> the middle frame's estimate, (N, 3, h, w)."""
-        return triplet[:, 1] - self.temp1(triplet)
+        noise: Tensor = self.temp1(triplet)
+        return triplet[:, 1] - noise
 
     def _restore(self, estimates: Tensor, middle: Tensor) -> Upsampled:
         """First-stage results (N, 3 frames, 3, H, W), padded sizes, and middle frames (N, 3, h, w)."""

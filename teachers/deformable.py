@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DeformablePack", "deform_conv2d"]
+__all__ = ["DeformablePack", "deform_conv2d", "largest_mean_offset"]
 
 
 def deform_conv2d(
@@ -95,9 +95,18 @@ class DeformablePack(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+        self.mean_offset = torch.zeros(())
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """(B, C, H, W) sampled where `offset_features` (B, C, H, W) says."""
         first, second, mask = self.conv_offset(offset_features).float().chunk(3, dim=1)
         offset = torch.cat((first, second), dim=1)
+        if self.training:
+            self.mean_offset = offset.detach().abs().mean()
         return deform_conv2d(features.float(), offset, self.weight, self.bias, mask.sigmoid(), padding=1)
+
+
+def largest_mean_offset(network: nn.Module) -> float:
+    """Of all deformable convolutions in a network, the largest mean |offset| of the last training step, pixels."""
+    packs = [module for module in network.modules() if isinstance(module, DeformablePack)]
+    return max((float(pack.mean_offset) for pack in packs), default=0.0)

@@ -32,6 +32,9 @@ Frame = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
+# FFmpeg would show any text file as a video of a text terminal.
+_TEXT_CODECS = frozenset({"ansi", "bintext", "idf", "xbin"})
+
 # Counting the packets of a file reads all of it; beyond this many bytes the container's word is taken.
 _COUNTED_BYTES = 1 << 29
 
@@ -333,7 +336,7 @@ def _rgb(image: Image.Image) -> Frame:
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream: Any = container.streams.best("video")
-    if stream is None or stream.codec_context is None:
+    if stream is None or stream.codec_context is None or stream.codec_context.name in _TEXT_CODECS:
         raise DataError(f"{path} holds no video that can be decoded; give a video file.")
     found: VideoStream = stream
     return found

@@ -32,6 +32,7 @@ _SEGMENT_TRIES = 20
 _CROP_TRIES = 4
 _FLAT_BELOW = 6 / 255  # standard deviation of luma under which a crop teaches nothing: empty road, sky
 _STEPS_AHEAD = 3
+_OPENED_AT_ONCE = 8
 
 # First words of the random seeds, so that the draws of segments and of samples never share one.
 _SEGMENT_DRAW, _SAMPLE_DRAW = 0, 1
@@ -108,8 +109,7 @@ class CropSampler:
         self.clips = list(clips)
         self.frames, self.crop, self.scale, self.degradation = frames, crop, scale, degradation
         self.batch_size, self.seed, self.halve_from_height = batch_size, seed, halve_from_height
-        self._check_clips()
-        lengths = [clip.length for clip in self.clips]
+        lengths = self._checked_lengths()
         self._hold = min(_LONGEST_HOLD, int(statistics.median(lengths)) - frames + 1)
         weights = np.minimum(lengths, _LENGTH_CAP).astype(np.float64)
         self._cumulated = np.cumsum(weights / weights.sum())
@@ -216,21 +216,26 @@ class CropSampler:
             "without a cut; give longer shots or set data.frames lower."
         )
 
-    def _check_clips(self) -> None:
+    def _checked_lengths(self) -> list[int]:
+        """How many frames each clip has, after all clips proved fit to draw from."""
         if not self.clips:
             raise DataError("No clips were given to train on; give a folder that holds some.")
-        for clip in self.clips:
-            if clip.length < self.frames:
+        # Opening tens of thousands of clips is mostly waiting for the disk, so several are opened at once.
+        with ThreadPoolExecutor(_OPENED_AT_ONCE, thread_name_prefix="clips") as pool:
+            lengths = list(pool.map(lambda clip: clip.length, self.clips))
+            sizes = list(pool.map(self._working_size, self.clips))
+        for clip, length, (height, width) in zip(self.clips, lengths, sizes, strict=True):
+            if length < self.frames:
                 raise DataError(
-                    f"{clip.name} is a clip with fewer frames than needed: it has {clip.length} and a sample takes "
+                    f"{clip.name} is a clip with fewer frames than needed: it has {length} and a sample takes "
                     f"{self.frames}; leave it out or set data.frames lower."
                 )
-            height, width = self._working_size(clip)
             if min(height, width) < self.crop:
                 raise DataError(
                     f"{clip.name} has frames smaller than the crop: {width}x{height} against {self.crop}x{self.crop}; "
                     f"leave it out or set data.crop to {min(height, width) // self.scale * self.scale} or less."
                 )
+        return lengths
 
     def _working_size(self, clip: Clip) -> tuple[int, int]:
         height, width = clip.size

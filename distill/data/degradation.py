@@ -112,11 +112,9 @@ def degrade(frames: Tensor, name: str, scale: int = 4) -> Tensor:
             "so crop them first."
         )
     taps = _cached_taps(name, scale)
-    small = _filter(frames * 255, -2, taps, scale, convention.half_sample_edges)
-    # From here in double precision: at scales 2 and 4 every bicubic sum of 8 bit levels is then exact, so a crop
-    # rounds as the whole frame does, and a tie as MATLAB does, whatever the order of summation.
-    small = _filter(small.double(), -1, taps, scale, convention.half_sample_edges)
-    return _levels(small, convention.rounded).to(frames.dtype)
+    small = _filter(_levels_of(frames), -2, taps, scale, convention.half_sample_edges)
+    small = _filter(small, -1, taps, scale, convention.half_sample_edges)
+    return _unit_range(small, convention.rounded).to(frames.dtype)
 
 
 def margin(scale: int) -> int:
@@ -142,8 +140,8 @@ def bicubic_upsample(frames: Tensor, scale: int = 4) -> Tensor:
     """
     if scale < 1:
         raise DataError(f"The scale {scale} was given to enlarge by; it must be 1 or more.")
-    tall = _enlarged((frames * 255).double(), -2, scale)
-    return _levels(_enlarged(tall, -1, scale), rounded=True).to(frames.dtype)
+    tall = _enlarged(_levels_of(frames), -2, scale)
+    return _unit_range(_enlarged(tall, -1, scale), rounded=True).to(frames.dtype)
 
 
 def _enlarged(frames: Tensor, axis: int, scale: int) -> Tensor:
@@ -185,8 +183,18 @@ def _mirrored(positions: Tensor, length: int, half_sample: bool) -> Tensor:
     return torch.where(folded < length, folded, (period - 1 if half_sample else period) - folded)
 
 
-def _levels(levels: Tensor, rounded: bool) -> Tensor:
+def _levels_of(frames: Tensor) -> Tensor:
+    """From [0, 1] to [0, 255] in double precision.
+
+    8 bit pictures become whole numbers, because the product is taken before the precision grows. At scales 2 and 4
+    every sum of the bicubic filters is then exact: a crop rounds as the whole frame does, and ties are MATLAB's ties.
+    """
+    return (frames.to(torch.promote_types(frames.dtype, torch.float32)) * 255).double()
+
+
+def _unit_range(levels: Tensor, rounded: bool) -> Tensor:
     """From [0, 255] to [0, 1]; a tie rounds up as in MATLAB, not to even as in torch."""
     if rounded:
-        levels = (levels + 0.5).floor_().clamp_(0, 255)
+        # An edge through the middle of a Gaussian is a tie but for its last bits, which must not decide.
+        levels = (levels + (0.5 + 1e-9)).floor_().clamp_(0, 255)
     return levels / 255

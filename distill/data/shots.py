@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["cuts"]
 
 _GRID = 16  # thumbnails of 16x16 colours: coarse enough that motion within a shot changes them little
+_ROWS_READ = 128  # of a large frame, only about so many rows and as dense columns count: the mean needs no more
 _LEAST_CHANGE = 8.0  # mean absolute change of 8 bit levels, below which nobody would call it a cut
 _OVER_NEIGHBOURS = 3.0  # how many times the change around it a cut must be: rules out pans and shaking
 
@@ -47,6 +48,8 @@ def _around(change: NDArray[np.float32], position: int) -> float:
 
 def _thumbnail(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Means over a grid of 16x16 cells (fewer where the frame is smaller), (rows, columns, 3)."""
+    sparse = max(1, min(frame.shape[:2]) // _ROWS_READ)
+    frame = frame[::sparse, ::sparse]
     height, width = frame.shape[:2]
     rows = np.linspace(0, height, min(_GRID, height) + 1).astype(np.intp)
     columns = np.linspace(0, width, min(_GRID, width) + 1).astype(np.intp)

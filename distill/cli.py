@@ -1,0 +1,325 @@
+"""The command: `distill train`, `pretrain`, `eval`, `upscale`, `export`, `profile`, `list`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import CheckFailed, ConfigError, DistillError, InputError
+
+# torch and the rest are imported by the command that needs them, so that --help answers at once
+if TYPE_CHECKING:
+    import torch
+
+    from distill.interfaces import VideoNetwork, WindowNetwork
+
+__all__ = ["main"]
+
+_DONE, _CHECK_FAILED, _WRONG_INPUT, _INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options.command_line = shlex.join(["distill", *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        return int(options.run(options))
+    except CheckFailed as error:
+        return _fail(str(error), _CHECK_FAILED)
+    except DistillError as error:
+        return _fail(str(error), _WRONG_INPUT)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "stopped", _INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone
+        return _DONE
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"The system refused{where}: {error.strerror or error}.", _WRONG_INPUT)
+
+
+def _fail(sentence: str, code: int) -> int:
+    sys.stderr.write(f"distill: {sentence}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distill", description="Distil video super-resolution networks for phones.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_training(commands)
+    command = _add(commands, "eval", _eval, "measure PSNR and SSIM on clips of known truth")
+    command.add_argument("network", metavar="NETWORK", help="bicubic, a network's name, a run folder or a file")
+    command.add_argument("--data", type=Path, required=True, help="videos, folders of frames, Vid4, REDS, Vimeo-90K")
+    command.add_argument("--split", choices=("train", "test"), help="of layouts that have lists")
+    command.add_argument("--degradation", help="bi, bd or bd-centred (default: what the network was trained on, or bi)")
+    command.add_argument("--channel", choices=("y", "rgb"), default="y")
+    command.add_argument("--crop", type=int, default=0, help="pixels left out along every border")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--force", action="store_true", help="measure on a degradation the network does not know")
+    command = _add(commands, "upscale", _upscale, "a video in, a larger video out")
+    command.add_argument("source", type=Path, metavar="IN", help="a video or a folder of frames")
+    command.add_argument("target", type=Path, metavar="OUT", help="a video, or a folder for frames")
+    command.add_argument("--network", default="edvr", help="a name, a run folder or a file (default: edvr)")
+    command.add_argument("--device", default="auto")
+    command = _add(commands, "export", _export, "write a file that a phone's runtime reads, and prove it")
+    command.add_argument("network", metavar="RUN", help="a run folder, a file, or a network's name")
+    command.add_argument("--to", choices=("onnx",), required=True)
+    command.add_argument("--out", type=Path, help="folder (default: RUN/export)")
+    command.add_argument("--size", type=_size, help="fix the low resolution to WIDTHxHEIGHT (default: any)")
+    command.add_argument("--data", type=Path, help="footage for the proof (default: the held-out samples)")
+    command = _add(commands, "profile", _profile, "this host's latency of an exported or trained network")
+    command.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, a run folder or a file of weights")
+    command.add_argument("--size", type=_size, default=(120, 180), help="low resolution, WIDTHxHEIGHT (180x120)")
+    command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
+    _add(commands, "list", _list, "every network, its size and its cost")
+    return parser
+
+
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False
+    )
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_training(commands: Any) -> None:
+    train = _add(commands, "train", _train, "distil a student from a teacher")
+    train.add_argument("--teacher", help="a name or a file of weights (default: edvr)")
+    train.set_defaults(taught=True)
+    train.add_argument("--student", help="a name or a file to go on from (default: fastdvdnet)")
+    pretrain = _add(commands, "pretrain", _train, "train any network without a teacher")
+    pretrain.add_argument("student", nargs="?", metavar="NETWORK", help="a name or a file to go on from")
+    pretrain.set_defaults(teacher=None, taught=False)
+    for command in (train, pretrain):
+        command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
+        command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+        command.add_argument("--data", help="footage to train on (default: the shipped samples)")
+        command.add_argument("--out", type=Path, help="run folder (default: runs/TEACHER-STUDENT)")
+        command.add_argument("--resume", nargs="?", const="auto", metavar="auto|FILE", help="go on from a saved state")
+        command.add_argument("--device", help="auto, cpu or cuda")
+        command.add_argument("--precision", choices=("fp32", "bf16"))
+        command.add_argument("--seed", type=int)
+        command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
+        command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT -> (height, width)."""
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 180x120")
+    return int(height), int(width)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from distill.config import read_config, to_yaml
+    from distill.recipe import prepare, run_recipe
+    from distill.run_folder import RunFolder
+
+    path, state = _resumed(options)
+    config_file = options.config
+    if path is not None and state is not None and config_file is None:
+        config_file = path / "config.yaml"
+    flags = {
+        "teacher": options.teacher,
+        "student": options.student,
+        "data.path": options.data,
+        "data.force": options.force,
+        "training.device": options.device,
+        "training.precision": options.precision,
+        "training.seed": options.seed,
+    }
+    settings = options.set if options.taught else [*options.set, "teacher=null"]
+    config = read_config(config_file, settings, flags)
+    run = RunFolder(path if path is not None else _default_run(config.teacher, config.student))
+    prepared = prepare(config, run, options.command_line)
+    if options.dry_run:
+        _show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        return _DONE
+    results = run_recipe(prepared, options.command_line, state)
+    lines = ["", *_contenders(results), "", f"student  {run.student}", "next:", *_next_commands(run.path)]
+    _show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
+    return _DONE
+
+
+def _resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """The run folder, if the options name one, and the state to go on from, if there is one."""
+    if options.resume is None:
+        return options.out, None
+    if options.resume == "auto":
+        if options.out is None:
+            raise ConfigError("--resume auto needs --out, the run folder to go on in.")
+        last = options.out / "checkpoints" / "last.pt"
+        return options.out, last if last.exists() else None
+    state = Path(options.resume)
+    if not state.is_file():
+        raise ConfigError(f"There is no state {state} to go on from.")
+    return options.out or state.parent.parent, state
+
+
+def _default_run(teacher: str | None, student: str) -> Path:
+    from distill.run_folder import next_free
+
+    parts = [Path(name).stem.replace(":", ".") for name in (teacher, student) if name is not None]
+    return next_free(Path("runs") / "-".join(parts))
+
+
+def _contenders(results: dict[str, Any]) -> list[str]:
+    """The table at the end of training."""
+    convention = next(iter(results.values()))["convention"]
+    rows = [f"{'':<16}{'PSNR dB':>9}{'SSIM':>9}"]
+    rows += [f"{name:<16}{r['average']['psnr']:>9.3f}{r['average']['ssim']:>9.4f}" for name, r in results.items()]
+    rows.append(
+        f"({convention['channel'].upper()} channel, crop {convention['crop']}, degradation {convention['degradation']}, "
+        f"{len(next(iter(results.values()))['clips'])} validation clips, frames: {convention['frames']})"
+    )
+    return rows
+
+
+def _next_commands(run: Path) -> list[str]:
+    return [
+        f"  distill eval {run} --data YOUR_CLIPS",
+        f"  distill upscale IN.mp4 OUT.mp4 --network {run}",
+        f"  distill export {run} --to onnx",
+        f"  distill profile {run / 'export' / 'student.onnx'}",
+    ]
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from distill.data import find_clips
+    from distill.evaluate import evaluate
+    from distill.recipe import check_degradation, open_network, pick_device
+
+    network: VideoNetwork | None = None
+    degradation = options.degradation or "bi"
+    if options.network != "bicubic":
+        network, described = open_network(options.network)
+        degradation = options.degradation or described.degradation or "bi"
+        check_degradation(options.network, described, degradation, force=options.force)
+    clips = find_clips(options.data, options.split)
+    with _progress(options, sum(clip.length for clip in clips), "frame") as update:
+        result = evaluate(
+            network,
+            clips,
+            degradation=degradation,
+            scale=network.scale if network is not None else 4,
+            channel=options.channel,
+            crop=options.crop,
+            device=pick_device(options.device),
+            progress=update,
+        )
+    _show(options, result.to_json(), result.table())
+    return _DONE
+
+
+def _upscale(options: argparse.Namespace) -> int:
+    from distill.recipe import open_network, pick_device
+    from distill.upscale import upscale
+
+    network, _ = open_network(options.network)
+    with _progress(options, None, "frame") as update:
+        result = upscale(network, options.source, options.target, device=pick_device(options.device), progress=update)
+    height, width = result.size
+    sound = "with sound" if result.audio else "without sound"
+    text = f"{options.target}  {result.frames} frames  {width}x{height}  {sound}  {result.seconds:.1f} s"
+    facts = {"file": str(options.target), "frames": result.frames, "width": width, "height": height}
+    _show(options, {**facts, "audio": result.audio, "seconds": result.seconds}, text)
+    return _DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from distill.recipe import open_network
+    from export.artifact import export_line
+    from export.parity import onnx_parity
+    from export.to_onnx import export_onnx
+
+    network, described = open_network(options.network)
+    network = _window_network(network, options.network)
+    run = Path(options.network)
+    out = options.out or (run / "export" if run.is_dir() else Path("export"))
+    clips = _proof_clips(options.data, described.degradation or "bi", network.scale)
+    artifact = export_onnx(network, out / _artifact_name(run), metadata=described.as_text(), size=options.size)
+    parity = onnx_parity(network, artifact.path, clips)
+    facts = {"file": str(artifact.path), "format": artifact.format, "bytes": artifact.bytes, "sha256": artifact.sha256}
+    proof = {"max_abs": parity.max_abs, "psnr_db": parity.psnr_db, "sizes": [list(size) for size in parity.sizes]}
+    _show(options, {**facts, "metadata": artifact.metadata, "parity": proof}, export_line(artifact, parity.max_abs))
+    return _DONE
+
+
+def _window_network(network: VideoNetwork, name: str) -> WindowNetwork:
+    from distill.interfaces import WindowNetwork
+
+    if not isinstance(network, WindowNetwork):
+        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported so far.")
+    return network
+
+
+def _artifact_name(run: Path) -> str:
+    return "student.onnx" if run.is_dir() else f"{run.stem}.onnx"
+
+
+def _proof_clips(data: Path | None, degradation: str, scale: int) -> list[torch.Tensor]:
+    """Two low-resolution clips (7, 3, h, w) of real frames."""
+    import torch
+
+    from distill.data import degrade, find_clips, sample_clips
+
+    proofs = []
+    for clip in find_clips(sample_clips("held_out") if data is None else data)[:2]:
+        frames = torch.stack([torch.from_numpy(frame) for frame in clip.frames(0, 7)]).permute(0, 3, 1, 2)
+        height, width = (side // scale * scale for side in frames.shape[-2:])
+        proofs.append(degrade(frames[..., :height, :width].float() / 255, degradation, scale))
+    return proofs
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from distill.recipe import open_network
+    from export.latency import document, profile_onnx, profile_torch, table
+
+    threads = options.threads or sorted({1, os.cpu_count() or 1})
+    if options.file.suffix == ".onnx":
+        rows = profile_onnx(options.file, size=options.size, threads=threads)
+    else:
+        network, _ = open_network(str(options.file))
+        rows = profile_torch(_window_network(network, str(options.file)), size=options.size, threads=threads)
+    _show(options, document(rows), table(rows))
+    return _DONE
+
+
+def _list(options: argparse.Namespace) -> int:
+    from distill.costs import cost_table, costs
+
+    rows = costs()
+    _show(options, rows, cost_table(rows))
+    return _DONE
+
+
+def _progress(options: argparse.Namespace, total: int | None, unit: str) -> Any:
+    """A bar on a terminal, silence elsewhere; a context manager that gives the function to call."""
+    from contextlib import contextmanager
+
+    from tqdm import tqdm
+
+    @contextmanager
+    def bar() -> Any:
+        with tqdm(total=total, unit=unit, disable=True if options.json else None, dynamic_ncols=True) as progress:
+            yield progress.update
+
+    return bar()
+
+
+def _show(options: argparse.Namespace, document: Any, text: str) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,204 @@
+"""From a recipe to a finished run: networks, footage, training, and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import __version__, checkpoint, registry
+from distill.checkpoint import Described
+from distill.config import Config, DataConfig
+from distill.data import Clip, CropSampler, find_clips, sample_clips
+from distill.errors import ConfigError, DataError
+from distill.interfaces import VideoNetwork, WindowNetwork
+from distill.run_folder import RunFolder, environment, log
+from distill.trainer import Trainer
+
+__all__ = ["Prepared", "check_degradation", "open_network", "pick_device", "prepare", "run_recipe"]
+
+_SAMPLES = "samples"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose every part was found to be usable; nothing is written or trained yet."""
+
+    config: Config
+    trainer: Trainer
+    teacher: VideoNetwork | None
+    clips: int
+
+    def contenders(self) -> Iterator[tuple[str, VideoNetwork | None]]:
+        """What the student is judged beside, by its name in the table."""
+        yield "bicubic", None
+        if self.teacher is not None:
+            yield "teacher", self.teacher
+
+
+def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
+    """Open everything that a recipe names.
+
+    Args:
+        config: the recipe.
+        run: where everything will go.
+        command: as typed, kept for whoever wants to repeat it.
+
+    Raises:
+        InputError: a name, a file or the footage cannot be used.
+    """
+    device = pick_device(config.training.device)
+    torch.manual_seed(config.training.seed)
+    student, described = _student(config, command)
+    teacher = None
+    if config.teacher is not None:
+        teacher, taught = open_network(config.teacher, "teacher")
+        check_degradation(config.teacher, taught, config.data.degradation, force=config.data.force)
+    sampler = CropSampler(
+        _training_clips(config.data),
+        frames=_frames(config, student),
+        crop=config.data.crop,
+        scale=student.scale,
+        degradation=config.data.degradation,
+        batch_size=config.training.batch,
+        seed=config.training.seed,
+        halve_from_height=config.data.halve_from_height,
+    )
+    validation = find_clips(sample_clips("held_out") if config.data.validation == _SAMPLES else config.data.validation)
+    trainer = Trainer(config, student, described, teacher, sampler, validation, run, device)
+    return Prepared(config, trainer, teacher, len(sampler.clips))
+
+
+def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> dict[str, Any]:
+    """Train, and judge bicubic, the student before and after, and the teacher alike.
+
+    Args:
+        prepared: what `prepare` found.
+        command: as typed.
+        resume: a state to go on from.
+
+    Returns:
+        Contender -> evaluation as JSON, in the order of the table.
+
+    Raises:
+        InputError: the run folder cannot be written, or the state to go on from cannot be used.
+        Interrupted: stopped by the user, after the state was saved.
+        TrainingDiverged: the last good state is kept.
+    """
+    config, trainer = prepared.config, prepared.trainer
+    run = trainer.run
+    run.start(config, command, resuming=resume is not None)
+    with run.logging_to_file():
+        if resume is not None:
+            trainer.resume(resume)
+        taught = f"{config.teacher} teaches " if config.teacher is not None else "training "
+        log.info("%s%s on %s, %d clips, into %s", taught, config.student, trainer.device, prepared.clips, run.path)
+        trained = trainer.train()
+        judged = {name: trainer.judge(network) for name, network in prepared.contenders()}
+    return {
+        name: results[name]
+        for name in ("bicubic", "student before", "student after", "teacher")
+        for results in (judged, trained)
+        if name in results
+    }
+
+
+def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNetwork, Described]:
+    """A network by its name, with the weights that ship, or by a file of weights or a run folder.
+
+    Raises:
+        CheckpointError: the file cannot be used, or holds a network made for another role.
+        ConfigError: there is no such name, or no weights ship for it.
+    """
+    if _is_file(name):
+        read = checkpoint.read(name)
+        entry = registry.find(read.described.name)
+        if role is not None and entry.role not in (role, None):
+            fitting = ", ".join(each.name for each in registry.entries() if each.role == role)
+            raise ConfigError(f"{name} holds {entry.name}, a {entry.role}; a {role} is wanted: {fitting}, or its file.")
+        return read.network, read.described
+    entry = registry.find(name, role)
+    if entry.weights is None:
+        raise ConfigError(f"No weights of {entry.name} ship with this package; give a file of its weights instead.")
+    read = checkpoint.read(entry.weights)
+    return read.network, read.described
+
+
+def check_degradation(name: str, described: Described, degradation: str, *, force: bool) -> None:
+    """Refuse frames made otherwise than those a network was trained on.
+
+    Raises:
+        ConfigError: they differ and `force` was not given.
+    """
+    trained = described.degradation
+    if trained is not None and trained != degradation and not force:
+        raise ConfigError(
+            f"{name} was trained on degradation {trained} and would lose about 2 dB on {degradation}; "
+            f"set the degradation to {trained}, or insist with --force."
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"The device {name!r} is not to be had here; use --device cpu.") from error
+    return device
+
+
+def _training_clips(data: DataConfig) -> list[Clip]:
+    clips = find_clips(sample_clips("train")) if data.path == _SAMPLES else find_clips(Path(data.path), data.split)
+    unknown = [name for name in data.exclude if not any(_excluded(clip.name, name) for clip in clips)]
+    if unknown:
+        known = [clip.name for clip in clips]
+        hint = registry.did_you_mean(unknown[0], known)
+        raise ConfigError(f"data.exclude names {unknown[0]!r}, which {data.path} does not have.{hint}")
+    kept = [clip for clip in clips if not any(_excluded(clip.name, name) for name in data.exclude)]
+    if not kept:
+        raise DataError(f"data.exclude leaves none of the {len(clips)} clips in {data.path}.")
+    return kept
+
+
+def _excluded(clip: str, name: str) -> bool:
+    return clip.startswith(name) if name.endswith("/") else clip == name
+
+
+def _student(config: Config, command: str) -> tuple[VideoNetwork, Described]:
+    """The network that is trained: fresh, or going on from a file."""
+    provenance = {"command": command, "teacher": config.teacher, "data": config.data.path, "versions": environment()}
+    provenance["distill-vsr"] = __version__
+    degradation = config.data.degradation
+    role: registry.Role | None = "student" if config.teacher is not None else None
+    if _is_file(config.student):
+        network, before = open_network(config.student, role)
+        check_degradation(config.student, before, degradation, force=config.data.force)
+        return network, Described(before.name, before.keywords, degradation, {**provenance, "from": config.student})
+    entry = registry.find(config.student, role)
+    keywords = {**entry.keywords, **config.student_options}
+    return entry.build(**keywords), Described(entry.name, keywords, degradation, provenance)
+
+
+def _frames(config: Config, student: VideoNetwork) -> int:
+    if config.training.restore != "middle":
+        return config.data.frames
+    if not isinstance(student, WindowNetwork):
+        raise ConfigError("training.restore=middle is for networks that see a window of frames; set it to all.")
+    return student.window
+
+
+def _is_file(name: str) -> bool:
+    """A path rather than the name of a network: it looks like one, or is there."""
+    if ":" in name or name in registry.names():
+        return False
+    return "/" in name or name.endswith((".pt", ".pth", ".safetensors")) or Path(name).exists()

@@ -1,0 +1,117 @@
+"""The folder of one run: what was asked, where it ran, what was measured, what came out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from distill import __version__
+from distill.checkpoint import replacing
+from distill.config import Config, to_yaml
+from distill.errors import ConfigError
+
+__all__ = ["RunFolder", "environment", "log", "next_free"]
+
+log = logging.getLogger("distill")
+
+
+class RunFolder:
+    """runs/NAME/{config.yaml, command.txt, env.json, log.txt, metrics.jsonl, checkpoints/, samples/, ...}."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
+        self.student = path / "student.safetensors"
+
+    def start(self, config: Config, command: str, *, resuming: bool) -> None:
+        """Make the folder and write down what is asked of it.
+
+        Raises:
+            ConfigError: it cannot be written, or holds another run.
+        """
+        if self.last.exists() and not resuming:
+            raise ConfigError(f"{self.path} already holds a run; go on with --resume auto or choose another --out.")
+        try:
+            for folder in ("checkpoints", "samples"):
+                (self.path / folder).mkdir(parents=True, exist_ok=True)
+            with (self.path / "command.txt").open("a", encoding="utf-8") as file:
+                file.write(command + "\n")
+            if not resuming:
+                (self.path / "metrics.jsonl").unlink(missing_ok=True)
+            (self.path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+            (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"The run folder {self.path} cannot be written: {error.strerror}.") from error
+
+    @contextmanager
+    def logging_to_file(self) -> Iterator[None]:
+        """Everything logged in the block also goes to log.txt, with the time."""
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+    def measure(self, figures: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl that a resumed run is about to write again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def picture(self, name: str, panels: list[Tensor]) -> Path:
+        """Pictures (3, H, W) in [0, 1] side by side, as samples/NAME.png."""
+        path = self.path / "samples" / f"{name}.png"
+        joined = torch.cat([panel.detach().cpu().float().clamp(0, 1) for panel in panels], dim=2)
+        pixels = (joined * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        with replacing(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
+        return path
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    return {
+        "distill-vsr": __version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def next_free(path: Path) -> Path:
+    """`path`, or path-2, path-3, ... whichever does not exist yet."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate

@@ -1,0 +1,336 @@
+"""The loop: batches in, a better student out, nothing lost on the way."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from distill.checkpoint import Described, read_training_state, save, save_training_state
+from distill.config import Config, OptimiserConfig
+from distill.data import Batch, Clip, CropSampler, bicubic_upsample, degrade
+from distill.errors import CheckpointError, TrainingDiverged
+from distill.evaluate import Evaluation, evaluate
+from distill.interfaces import VideoNetwork
+from distill.run_folder import RunFolder, log
+from distill.task import SpaceTimeDistillation
+from teachers.deformable import largest_mean_offset
+
+__all__ = ["Interrupted", "Trainer", "learning_rate"]
+
+_LARGEST_OFFSET = 50.0  # pixels; a trained EDVR stays under 10, one whose loss is about to burst goes far beyond
+_SAVE_SECONDS = 600.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after the state was saved."""
+
+
+@dataclass
+class _Pace:
+    """How fast the loop goes, and how much of that is waiting for data."""
+
+    started: float
+    steps: int = 0
+    waited: float = 0.0
+
+    def line(self, remaining: int) -> str:
+        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        rate = self.steps / elapsed
+        left = remaining / rate if rate else math.inf
+        waiting = 100 * self.waited / elapsed
+        return f"{rate:.2f} it/s  {left / 60:.1f} min left  {waiting:.0f}% waiting for data{_peak_memory()}"
+
+
+class Trainer:
+    """Trains a student as a recipe says, with or without a teacher.
+
+    Args:
+        config: the recipe.
+        student: the network that is trained, and `described`, what its files will say of it.
+        teacher: frozen; None trains on the truth alone.
+        sampler: of training batches.
+        validation: high-resolution clips to judge on.
+        run: where everything goes.
+        device: where the networks run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        student: VideoNetwork,
+        described: Described,
+        teacher: VideoNetwork | None,
+        sampler: CropSampler,
+        validation: list[Clip],
+        run: RunFolder,
+        device: torch.device,
+    ) -> None:
+        self.config, self.described, self.run, self.device = config, described, run, device
+        self.sampler, self.validation = sampler, validation
+        middle_only = config.training.restore == "middle"
+        self.task = SpaceTimeDistillation(student, teacher, config.distillation, middle_only=middle_only).to(device)
+        # channels last is faster wherever convolutions are; it changes no result
+        self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = _optimiser(self.task, config.optimiser)
+        self.step = 0
+        self.best = -math.inf
+        self.before: dict[str, Any] | None = None
+        self.stopping: int | None = None
+
+    def train(self) -> dict[str, Any]:
+        """Run from the current step to the last; returns each contender's evaluation as JSON.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the state was saved first.
+            TrainingDiverged: the loss, a gradient or the offsets left their range.
+        """
+        with self._catching_signals():
+            try:
+                if self.before is None:
+                    self.before = self.judge(self.task.student)
+                    self._save()
+                self._loop()
+                return {"student before": self.before, "student after": self._finish()}
+            except Interrupted:
+                self._save()
+                log.info("stopped at step %d; saved %s, go on with --resume auto", self.step, self.run.last)
+                raise
+
+    def resume(self, path: Any) -> None:
+        """Take up the state in a run's checkpoints/last.pt.
+
+        Raises:
+            CheckpointError: it is not one, or of another network.
+        """
+        described, weights, state = read_training_state(path)
+        if (described.name, dict(described.keywords)) != (self.described.name, dict(self.described.keywords)):
+            raise CheckpointError(
+                f"{path} is of {described.name} {dict(described.keywords)}, this run trains "
+                f"{self.described.name} {dict(self.described.keywords)}."
+            )
+        self.task.student.load_state_dict(weights)
+        self.task.load_trained_state(state["task"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.best, self.before = state["step"], state["best"], state["before"]
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"])
+        self.run.forget_after(self.step)
+        log.info("going on from step %d of %s", self.step, path)
+
+    def _loop(self) -> None:
+        settings = self.config.training
+        pace = _Pace(time.perf_counter())
+        saved = time.perf_counter()
+        batches = self.sampler.batches(self.step, self.config.data.workers)
+        progress = tqdm(
+            total=settings.steps, initial=self.step, unit="it", disable=None, dynamic_ncols=True, smoothing=0.05
+        )
+        try:
+            while self.step < settings.steps:
+                asked = time.perf_counter()
+                batch = next(batches)
+                pace.waited += time.perf_counter() - asked
+                parts = self._learn(Batch(batch.lr.to(self.device), batch.hr.to(self.device)))
+                self.step += 1
+                pace.steps += 1
+                progress.update()
+                if self.step % settings.log_every == 0 or self.step == settings.steps:
+                    self._report(parts, pace, progress)
+                every = settings.validate_every
+                if every is not None and self.step % every == 0 and self.step < settings.steps:
+                    self._save()
+                    self._validate()
+                if time.perf_counter() - saved > _SAVE_SECONDS:
+                    self._save()
+                    saved = time.perf_counter()
+                self._stop_if_asked()
+        finally:
+            progress.close()
+            batches.close()  # type: ignore[attr-defined]
+
+    def _learn(self, batch: Batch) -> dict[str, float]:
+        """One step; returns each loss by name."""
+        self.task.train()
+        rate = learning_rate(self.config.optimiser, self.step, self.config.training.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        mixed = self.config.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            parts = self.task(batch, self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        limit = self.config.optimiser.clip_gradient
+        norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), math.inf if limit is None else limit)
+        losses = {name: part.item() for name, part in parts.items()}
+        self._guard(losses, norm)
+        self.optimiser.step()
+        self.task.after_step(parts)
+        return losses
+
+    def _guard(self, losses: dict[str, float], norm: Tensor) -> None:
+        """Stop before a step that would spoil the weights."""
+        wrong = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+        if not wrong and not bool(torch.isfinite(norm)):
+            wrong = [f"the gradient's norm is {float(norm)}"]
+        offset = largest_mean_offset(self.task.student)
+        if not wrong and not offset < _LARGEST_OFFSET:
+            wrong = [f"deformable offsets are {offset:.0f} pixels long on average"]
+        if wrong:
+            raise TrainingDiverged(
+                f"Training diverged at step {self.step}: {wrong[0]}. The last good state is {self.run.last}; go on "
+                "from it with --resume auto and a lower optimiser.learning_rate or a set optimiser.clip_gradient."
+            )
+
+    def _report(self, losses: dict[str, float], pace: _Pace, progress: tqdm[Any]) -> None:
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.run.measure({"step": self.step, "learning_rate": rate, **losses})
+        shown = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
+        progress.set_postfix_str(shown, refresh=False)
+        left = pace.line(self.config.training.steps - self.step)
+        # with a progress bar on screen the line goes to log.txt only
+        log.log(
+            10 if not progress.disable else 20,
+            "step %d/%d  lr %.2e  %s  %s",
+            self.step,
+            self.config.training.steps,
+            rate,
+            shown,
+            left,
+        )
+
+    def _validate(self) -> Evaluation:
+        """Validate, keep the best, and show a picture."""
+        evaluation = self._evaluate(self.task.student)
+        log.info("step %d  validation PSNR %.3f dB  SSIM %.4f", self.step, evaluation.psnr, evaluation.ssim)
+        self.run.measure({"step": self.step, "psnr": evaluation.psnr, "ssim": evaluation.ssim})
+        self._picture()
+        if evaluation.psnr > self.best:
+            self.best = evaluation.psnr
+            self._save(best=True)
+            save(self.run.student, self.task.student, self._described(evaluation))
+        return evaluation
+
+    def _finish(self) -> dict[str, Any]:
+        evaluation = self._validate()
+        self._save()
+        return evaluation.to_json()
+
+    def judge(self, network: VideoNetwork | None) -> dict[str, Any]:
+        """Any network, or bicubic, on the validation clips, as JSON."""
+        return self._evaluate(network).to_json()
+
+    def _evaluate(self, network: VideoNetwork | None) -> Evaluation:
+        return evaluate(
+            network,
+            self.validation,
+            degradation=self.config.data.degradation,
+            scale=self.task.student.scale,
+            device=self.device,
+            frames=self.config.data.validation_frames,
+            progress=lambda _: self._stop_if_asked(),
+        )
+
+    def _picture(self) -> None:
+        """Bicubic | student | teacher | truth, of the first validation clip's middle."""
+        clip, reach = self.validation[0], 3
+        middle = min(clip.length, self.config.data.validation_frames or clip.length) // 2
+        start = max(middle - reach, 0)
+        scale = self.task.student.scale
+        frames = [torch.from_numpy(frame).permute(2, 0, 1) for frame in clip.frames(start, middle + reach + 1)]
+        height, width = (side // scale * scale for side in frames[0].shape[-2:])
+        truth = torch.stack(frames)[..., :height, :width].float() / 255
+        low = degrade(truth, self.config.data.degradation, scale)
+        centre = middle - start
+        panels = [bicubic_upsample(low[centre], scale)]
+        self.task.eval()
+        with torch.inference_mode():
+            for network in (self.task.student, self.task.teacher):
+                if network is not None:
+                    panels.append(network(low[None].to(self.device)).frames[0, centre])
+        self.run.picture(f"step-{self.step:06d}", [*panels, truth[centre]])
+
+    def _described(self, evaluation: Evaluation) -> Described:
+        figures = {"step": self.step, "validation": evaluation.to_json()}
+        provenance = {**self.described.provenance, **figures}
+        return Described(self.described.name, self.described.keywords, self.described.degradation, provenance)
+
+    def _save(self, *, best: bool = False) -> None:
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "before": self.before,
+            "task": self.task.trained_state(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+        }
+        path = self.run.best if best else self.run.last
+        save_training_state(path, self.task.student, self.described, state)
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks the loop to stop after its step; a second one stops at once."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            self.stopping = number
+            signal.signal(number, previous[signal.Signals(number)])
+            log.info("stopping after this step; once more to stop without saving")
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping is not None:
+            raise Interrupted(f"stopped by {signal.Signals(self.stopping).name}")
+
+
+def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
+    """The learning rate of a step, a function of the step alone, so a resumed run has the same.
+
+    Args:
+        settings: schedule and start.
+        step: from 0.
+        steps: of the whole run.
+    """
+    if settings.schedule == "halving":
+        return settings.learning_rate * 0.5 ** (step // settings.halve_every)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _peak_memory() -> str:
+    """This process's largest memory so far, where the system tells it."""
+    if sys.platform == "win32":
+        return ""
+    import resource
+
+    unit = 1 << 30 if sys.platform == "darwin" else 1 << 20  # bytes there, kilobytes elsewhere
+    return f"  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
+
+
+def _optimiser(task: SpaceTimeDistillation, settings: OptimiserConfig) -> torch.optim.Adam:
+    """Adam over student and ConvLSTM; convolutions that predict offsets learn more slowly (EDVR bursts otherwise)."""
+    slow: list[nn.Parameter] = []
+    other: list[nn.Parameter] = []
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            (slow if ".conv_offset." in name else other).append(parameter)
+    groups = [{"params": other, "factor": 1.0}]
+    if slow:
+        groups.append({"params": slow, "factor": settings.offset_rate})
+    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.999))

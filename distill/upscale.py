@@ -1,0 +1,400 @@
+"""A video in, a larger video out: timing, sound, orientation and colours stay as they were."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import numpy as np
+import torch
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.filter import Graph
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from distill.data import FrameFolder
+from distill.errors import ConfigError, DataError
+from distill.interfaces import VideoNetwork
+from distill.metrics import to_8_bit
+
+__all__ = ["UpscaleResult", "upscale"]
+
+_Item = TypeVar("_Item")
+_Pixels = NDArray[np.uint8]
+
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
+_FOLDER_RATE = Fraction(25)
+_ENCODER_OPTIONS = {"crf": "16", "preset": "medium"}
+
+# Numbers of ITU-T H.273, which every container uses, and the names FFmpeg's scaler has for the matrices.
+_BT709, _UNSPECIFIED = 1, 2
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """What was written.
+
+    Attributes:
+        frames: how many.
+        size: their height and width in pixels.
+        frame_rate: frames per second on average, as the source has it; 25 for a folder of frames.
+        audio: whether the target has the source's sound.
+        seconds: how long it took.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    frame_rate: Fraction
+    audio: bool
+    seconds: float
+
+
+def upscale(
+    network: VideoNetwork,
+    source: Path,
+    target: Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> UpscaleResult:
+    """Upscale a video or a folder of frames, a few frames in memory at a time.
+
+    Every frame keeps its time stamp, also at a variable frame rate, and the main sound track is copied bit by bit.
+    Frames noted as turned are written upright. A video is encoded as H.264 (CRF 16, 4:2:0, 8 bit) with the BT.709
+    matrix in limited range, so tagged, whatever the source's; its primaries and transfer function stay. Subtitles and
+    further sound tracks are left out. What is written appears at `target` only when it is complete.
+
+    Args:
+        network: what upscales; it is moved to `device` and left in evaluation mode.
+        source: a video, or a folder of frames, which count as 25 per second.
+        target: a video to write or replace (.mp4, .mkv or .mov); or, without suffix, a new or empty folder that gets
+            PNG frames 000001.png, 000002.png, ..., without sound.
+        device: where the network runs.
+        progress: called with 1 after every frame written.
+
+    Raises:
+        ConfigError: the network changes the frame rate.
+        DataError: the source cannot be read, the target cannot be written or does not take the source's sound, both
+            are the same, or the frames are too large for the device's memory.
+    """
+    started = time.perf_counter()
+    if network.time_scale != 1:
+        raise ConfigError(
+            f"The network multiplies the frame rate by {network.time_scale}, which upscaling does not support yet; "
+            "give one that keeps it."
+        )
+    _check_paths(source, target)
+    network.to(device).eval()
+    count, size = 0, (0, 0)
+    try:
+        with ExitStack() as stack:
+            footage = stack.enter_context(_footage(source))
+            partial = stack.enter_context(_renamed_when_complete(target))
+            writer = stack.enter_context(_writer(partial, footage))
+            stack.enter_context(torch.inference_mode())
+            for pixels, stamp in _upscaled(network, footage, device):
+                writer.write(pixels, stamp)
+                count, size = count + 1, pixels.shape[:2]
+                if progress is not None:
+                    progress(1)
+            writer.finish()
+    except torch.OutOfMemoryError as error:
+        raise DataError(
+            f"The memory of {device} does not hold the network's work on a frame of {source}; take a smaller network "
+            "or video, or another device."
+        ) from error
+    except (FFmpegError, OSError) as error:
+        raise DataError(f"{target} cannot be written ({_reason(error)}); see to it and run again.") from error
+    return UpscaleResult(count, size, footage.rate, writer.audio, time.perf_counter() - started)
+
+
+def _check_paths(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give a video or a folder of frames.")
+    if source.resolve() == target.resolve():
+        raise DataError(f"{target} is source and target at once; give the target another name.")
+    if not target.parent.is_dir():
+        raise DataError(f"{target} cannot be written because {target.parent} is no folder; create it first.")
+    if _is_folder(target):
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise DataError(f"{target} exists and is not an empty folder; give a new one for the frames.")
+    elif target.suffix.lower() not in _VIDEO_SUFFIXES:
+        raise DataError(
+            f"{target} ends in {target.suffix}; give a name ending in {', '.join(_VIDEO_SUFFIXES)} for a video, or "
+            "without suffix for a folder of PNG frames."
+        )
+
+
+def _is_folder(target: Path) -> bool:
+    return target.is_dir() or not target.suffix
+
+
+@contextmanager
+def _renamed_when_complete(target: Path) -> Iterator[Path]:
+    """A path beside the target that becomes the target at the end, and vanishes on an error or Ctrl-C."""
+    with tempfile.TemporaryDirectory(prefix=".upscale-", dir=target.parent) as folder:
+        partial = Path(folder) / target.name
+        yield partial
+        if target.is_dir():
+            target.rmdir()  # empty, or else this fails and nothing is lost
+        partial.replace(target)
+
+
+def _upscaled(network: VideoNetwork, footage: _Footage, device: torch.device | str) -> Iterator[tuple[_Pixels, int]]:
+    """Larger frames with the time stamps of those they were made from."""
+    stamps: deque[int] = deque()
+
+    def low_resolution() -> Iterator[Tensor]:
+        for pixels, stamp in footage.frames:
+            stamps.append(stamp)
+            yield torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
+
+    for restored in network.stream(low_resolution()):
+        yield to_8_bit(restored).permute(1, 2, 0).contiguous().cpu().numpy(), stamps.popleft()
+
+
+# --- reading ---
+
+
+@dataclass(frozen=True)
+class _Footage:
+    """Frames (H, W, 3) RGB, each with its time stamp in units of `time_base`, and what the copy takes over."""
+
+    frames: Iterator[tuple[_Pixels, int]]
+    rate: Fraction = _FOLDER_RATE
+    time_base: Fraction = 1 / _FOLDER_RATE
+    pixel_aspect: Fraction = Fraction(1)
+    primaries: int = _BT709
+    transfer: int = _BT709
+    video: Path | None = None
+
+
+@contextmanager
+def _footage(source: Path) -> Iterator[_Footage]:
+    if source.is_dir():
+        yield _Footage((pixels, index) for index, pixels in enumerate(FrameFolder(source).frames()))
+        return
+    with _opened(source) as container:
+        stream = container.streams.best("video")
+        # FFmpeg's "tty" draws text files as pictures.
+        if not isinstance(stream, VideoStream) or stream.codec_context is None or container.format.name == "tty":
+            raise DataError(f"{source} holds no video that can be decoded; give a video or a folder of frames.")
+        stream.thread_type = "AUTO"
+        decoded = _read(container.decode(stream), source)
+        first = next(decoded, None)
+        if first is None:
+            raise DataError(f"{source} holds no decodable frame; give a video that plays.")
+        codec, aspect = stream.codec_context, stream.codec_context.sample_aspect_ratio or Fraction(1)
+        rate = stream.average_rate or stream.guessed_rate or _FOLDER_RATE
+        base = stream.time_base or 1 / rate
+        step, start = round(1 / (rate * base)), round(_start(container) / base)
+        yield _Footage(
+            frames=_stamped(chain([first], decoded), step, start, source),
+            rate=rate,
+            time_base=base,
+            pixel_aspect=1 / aspect if _quarter_turns(first) % 2 else aspect,
+            primaries=_BT709 if codec.color_primaries in (0, _UNSPECIFIED) else codec.color_primaries,
+            transfer=_BT709 if codec.color_trc in (0, _UNSPECIFIED) else codec.color_trc,
+            video=source,
+        )
+
+
+def _opened(source: Path) -> InputContainer:
+    try:
+        return av.open(str(source))
+    except (FFmpegError, OSError) as error:
+        raise DataError(f"{source} cannot be opened as a video ({_reason(error)}); give a video that plays.") from error
+
+
+def _read(items: Iterator[_Item], source: Path) -> Iterator[_Item]:
+    """The items; what fails while reading is told apart from what fails while writing."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (FFmpegError, OSError) as error:
+            raise DataError(f"{source} is damaged ({_reason(error)}); re-encode it or cut it before there.") from error
+        yield item
+
+
+def _start(container: InputContainer) -> Fraction:
+    """Seconds on the source's clock that become zero on the target's."""
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def _stamped(frames: Iterator[VideoFrame], step: int, start: int, source: Path) -> Iterator[tuple[_Pixels, int]]:
+    """Upright pixels with time stamps that increase, as encoders need; a missing one follows at the frame rate."""
+    to_rgb = _RgbConverter()
+    last: int | None = None
+    shape: tuple[int, ...] | None = None
+    for frame in frames:
+        if frame.is_corrupt:
+            raise DataError(f"{source} is damaged at {frame.time} s; re-encode it or cut it before there.")
+        stamp = frame.pts - start if frame.pts is not None else 0 if last is None else last + step
+        last = stamp if last is None else max(stamp, last + 1)
+        pixels = np.ascontiguousarray(np.rot90(to_rgb(frame), _quarter_turns(frame)))
+        if shape is not None and pixels.shape != shape:
+            raise DataError(f"The frames of {source} change their size; split the video where they do.")
+        shape = pixels.shape
+        yield pixels, last
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Quarter turns counter-clockwise that bring a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+class _RgbConverter:
+    """Decoded frames -> RGB by the matrix and range they are tagged with.
+
+    A filter graph, because a frame's own `to_ndarray` ignores the tags before PyAV 17, darkens by one level, and makes
+    2x2 blocks of the chroma, which upscaling would enlarge.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._graph = Graph()
+
+    def __call__(self, frame: VideoFrame) -> _Pixels:
+        # Untagged video is taken as players take it: BT.709 if it is high definition, else BT.601.
+        guess = "bt709" if frame.width >= 1280 or frame.height > 576 else "bt601"
+        matrix = _MATRICES.get(frame.colorspace, guess)
+        scope = "full" if frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") else "limited"
+        key = (frame.format.name, frame.width, frame.height, matrix, scope)
+        if key != self._key:
+            self._key, self._graph = key, Graph()
+            start = self._graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+            )
+            options = f"in_color_matrix={matrix}:in_range={scope}:flags=bicubic+accurate_rnd+full_chroma_int"
+            scaled = self._graph.add("scale", options)
+            self._graph.link_nodes(start, scaled, self._graph.add("format", "rgb24"), self._graph.add("buffersink"))
+            self._graph.configure()
+        frame.colorspace, frame.color_range = _UNSPECIFIED, 0  # told to the scaler above, and not to the buffer
+        self._graph.vpush(frame)
+        pixels: _Pixels = self._graph.vpull().to_ndarray().astype(np.uint8, copy=False)
+        return pixels
+
+
+# --- writing ---
+
+
+@contextmanager
+def _writer(path: Path, footage: _Footage) -> Iterator[_FolderWriter | _VideoWriter]:
+    if _is_folder(path):
+        yield _FolderWriter(path)
+        return
+    with ExitStack() as stack:
+        output = stack.enter_context(av.open(str(path), "w"))
+        video = _VideoWriter(output, footage)
+        if footage.video is not None:
+            video.add_sound(stack.enter_context(_opened(footage.video)), footage.video, path.suffix)
+        yield video
+
+
+class _FolderWriter:
+    """PNG frames, numbered from 1."""
+
+    audio = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        folder.mkdir()
+
+    def write(self, pixels: _Pixels, stamp: int) -> None:
+        self._count += 1
+        Image.fromarray(pixels).save(self._folder / f"{self._count:06d}.png")
+
+    def finish(self) -> None:
+        pass
+
+
+class _VideoWriter:
+    """H.264 and, packet by packet, the source's sound."""
+
+    audio = False
+
+    def __init__(self, output: OutputContainer, footage: _Footage) -> None:
+        self._output, self._time_base = output, footage.time_base
+        self._sound: Iterator[tuple[Fraction, Packet[AudioStream]]] = iter(())
+        self._stream = output.add_stream("libx264", rate=footage.rate, options=dict(_ENCODER_OPTIONS))
+        self._stream.pix_fmt = "yuv420p"
+        codec = self._stream.codec_context
+        codec.time_base, codec.sample_aspect_ratio = footage.time_base, footage.pixel_aspect
+        codec.colorspace, codec.color_range = _BT709, ColorRange.MPEG
+        codec.color_primaries, codec.color_trc = footage.primaries, footage.transfer
+
+    def add_sound(self, container: InputContainer, source: Path, suffix: str) -> None:
+        """Take the main sound track over; the container is another one of the source, read at the writer's pace."""
+        stream = container.streams.best("audio")
+        if not isinstance(stream, AudioStream) or stream.codec_context is None:
+            return
+        try:
+            copy = self._output.add_stream_from_template(stream)
+        except ValueError as error:
+            raise DataError(
+                f"The sound of {source} ({stream.codec_context.name}) does not fit into {suffix}; give a target ending "
+                "in .mkv, or a folder for the frames alone."
+            ) from error
+        self._sound = _copied(_read(container.demux(stream), source), copy, _start(container))
+        self.audio = True
+
+    def write(self, pixels: _Pixels, stamp: int) -> None:
+        if not self._stream.codec_context.is_open:
+            self._stream.height, self._stream.width = pixels.shape[:2]
+        frame = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        frame.pts, frame.time_base = stamp, self._time_base
+        self._output.mux(self._stream.encode(frame))
+        self._copy_sound(stamp * self._time_base)
+
+    def finish(self) -> None:
+        self._output.mux(self._stream.encode(None))
+        self._copy_sound(math.inf)
+
+    def _copy_sound(self, until: Fraction | float) -> None:
+        """Sound up to a time in seconds, and one packet more."""
+        for moment, packet in self._sound:
+            self._output.mux(packet)
+            if moment > until:
+                return
+
+
+def _copied(
+    packets: Iterator[Packet[AudioStream]], copy: AudioStream, start: Fraction
+) -> Iterator[tuple[Fraction, Packet[AudioStream]]]:
+    """The packets of one stream as those of its copy, on the target's clock, each with its time in seconds."""
+    for packet in packets:
+        if packet.dts is None:  # the mark of the end, without data
+            continue
+        shift = round(start / packet.time_base)
+        packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
+        packet.dts -= shift
+        packet.stream = copy
+        yield packet.dts * packet.time_base, packet
+
+
+def _reason(error: BaseException) -> str:
+    """The cause without FFmpeg's error number and path."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().rstrip(".")
