@@ -182,8 +182,9 @@ def _contenders(results: dict[str, Any]) -> list[str]:
     rows = [f"{'':<16}{'PSNR dB':>9}{'SSIM':>9}"]
     rows += [f"{name:<16}{r['average']['psnr']:>9.3f}{r['average']['ssim']:>9.4f}" for name, r in results.items()]
     rows.append(
-        f"({convention['channel'].upper()} channel, crop {convention['crop']}, degradation {convention['degradation']}, "
-        f"{len(next(iter(results.values()))['clips'])} validation clips, frames: {convention['frames']})"
+        f"({convention['channel'].upper()} channel, crop {convention['crop']}, degradation "
+        f"{convention['degradation']}, {len(next(iter(results.values()))['clips'])} validation clips, "
+        f"frames: {convention['frames']})"
     )
     return rows
 

@@ -174,6 +174,11 @@ def _pairs(
     def low_resolution() -> Iterator[Tensor]:
         for frame in clip.frames(0, frames):
             height, width = (side - side % scale for side in frame.shape[:2])
+            if not height or not width:
+                raise DataError(
+                    f"The frames of {clip.name} are {frame.shape[1]}x{frame.shape[0]}, too small to shrink by {scale}; "
+                    "give larger ones."
+                )
             truth = torch.from_numpy(frame[:height, :width]).to(exact).permute(2, 0, 1)
             low = degrade(truth.float() / 255, degradation, scale)
             waiting.append(truth)

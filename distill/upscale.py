@@ -108,7 +108,8 @@ def upscale(
         with ExitStack() as stack:
             footage = stack.enter_context(_footage(source))
             partial = stack.enter_context(_renamed_when_complete(target))
-            writer = stack.enter_context(_writer(partial, footage))
+            folder = _is_folder(target)
+            writer = _FolderWriter(partial) if folder else stack.enter_context(_video_writer(partial, footage))
             stack.enter_context(torch.inference_mode())
             for pixels, stamp in _upscaled(network, footage, device):
                 writer.write(pixels, stamp)
@@ -299,16 +300,12 @@ class _RgbConverter:
 
 
 @contextmanager
-def _writer(path: Path, footage: _Footage) -> Iterator[_FolderWriter | _VideoWriter]:
-    if _is_folder(path):
-        yield _FolderWriter(path)
-        return
+def _video_writer(path: Path, footage: _Footage) -> Iterator[_VideoWriter]:
     with ExitStack() as stack:
-        output = stack.enter_context(av.open(str(path), "w"))
-        video = _VideoWriter(output, footage)
+        writer = _VideoWriter(stack.enter_context(av.open(str(path), "w")), footage)
         if footage.video is not None:
-            video.add_sound(stack.enter_context(_opened(footage.video)), footage.video, path.suffix)
-        yield video
+            writer.add_sound(stack.enter_context(_opened(footage.video)), footage.video, path.suffix)
+        yield writer
 
 
 class _FolderWriter:
@@ -351,9 +348,10 @@ class _VideoWriter:
         try:
             copy = self._output.add_stream_from_template(stream)
         except ValueError as error:
+            others = " or ".join(other for other in _VIDEO_SUFFIXES if other != suffix)
             raise DataError(
-                f"The sound of {source} ({stream.codec_context.name}) does not fit into {suffix}; give a target ending "
-                "in .mkv, or a folder for the frames alone."
+                f"The sound of {source} ({stream.codec_context.name}) cannot be copied into a {suffix} file; give a "
+                f"target ending in {others}, or a source with AAC sound."
             ) from error
         self._sound = _copied(_read(container.demux(stream), source), copy, _start(container))
         self.audio = True

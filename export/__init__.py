@@ -1,1 +1,1 @@
-"""From a trained network to the file that is deployed: export, proof that it computes the same, and its cost."""
+"""From a trained network to a file that a phone's runtime reads, with the proof that both compute the same."""

@@ -55,20 +55,20 @@ class Row:
         runtime: its name.
         runtime_version: its version.
         input_shape: (1, window, 3, h, w).
-        file_mb: the file in MB (1e6 bytes); None where there is none.
-        sha256: of the file; None where there is none.
-        load_ms: loading the file in a fresh process; None for a network in memory.
-        first_ms: the first run after that, or the first of all for a network in memory.
+        first_ms: the first run after loading in a fresh process, or the first of all for a network in memory.
         p50_ms: median run, by nearest rank.
         p90_ms: nine runs of ten are as fast.
         p99_ms: 99 runs of 100 are as fast.
         fps: runs per second of running, slow ones included.
-        peak_mb: most memory resident (VmHWM) in a fresh process that imports the runtime, loads the file and runs it
-            twice, in MB; None off Linux and for a network in memory.
-        start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
         warmup_runs: untimed runs.
         runs: timed runs.
         duration_seconds: the timed runs took together.
+        file_mb: the file in MB (1e6 bytes); None where there is none.
+        sha256: of the file; None where there is none.
+        load_ms: loading the file in a fresh process; None for a network in memory.
+        peak_mb: most memory resident (VmHWM) in a fresh process that imports the runtime, loads the file and runs it
+            twice, in MB; None off Linux and for a network in memory.
+        start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
     """
 
     form: str
@@ -79,19 +79,19 @@ class Row:
     runtime: str
     runtime_version: str
     input_shape: tuple[int, ...]
-    file_mb: float | None
-    sha256: str | None
-    load_ms: float | None
     first_ms: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
     fps: float
-    peak_mb: float | None
-    start_mb: float | None
     warmup_runs: int
     runs: int
     duration_seconds: float
+    file_mb: float | None = None
+    sha256: str | None = None
+    load_ms: float | None = None
+    peak_mb: float | None = None
+    start_mb: float | None = None
 
     @property
     def duration_met(self) -> bool:
@@ -126,7 +126,7 @@ def profile_onnx(
         size: (height, width) of the low-resolution frames; None for the size that the file fixes, else 120x180.
         threads: each at least 1.
         minimum_runs: timed runs that each row needs; below `MINIMUM_RUNS` no row is valid.
-        minimum_seconds: of running that each row needs; below `MINIMUM_SECONDS` no row may be valid.
+        minimum_seconds: of running that each row needs; below `MINIMUM_SECONDS` a row may not be valid.
         warmup: untimed runs before; below `WARMUP` no row is valid.
         budget_seconds: after which a row ends all the same.
 
@@ -166,7 +166,7 @@ def profile_onnx(
 def profile_torch(
     network: WindowNetwork,
     *,
-    size: tuple[int, int] = DEFAULT_SIZE,
+    size: tuple[int, int] | None = None,
     threads: Sequence[int] = (1, 2),
     minimum_runs: int = MINIMUM_RUNS,
     minimum_seconds: float = MINIMUM_SECONDS,
@@ -180,7 +180,7 @@ def profile_torch(
 
     Args:
         network: on any device, in any mode; it is not changed.
-        size: (height, width) of the low-resolution frames.
+        size: (height, width) of the low-resolution frames; None for 120x180.
         threads: as for `profile_onnx`, like what follows.
         minimum_runs: see there.
         minimum_seconds: see there.
@@ -192,7 +192,7 @@ def profile_torch(
     """
     _check_settings(threads, size)
     network = deployed(network).cpu()
-    window = _noise(network.window, *size)
+    window = _noise(network.window, *(size or DEFAULT_SIZE))
 
     def run_on(count: int) -> float:
         torch.set_num_threads(count)
@@ -216,12 +216,7 @@ def profile_torch(
             runtime="torch",
             runtime_version=str(torch.__version__),
             input_shape=tuple(window.shape),
-            file_mb=None,
-            sha256=None,
-            load_ms=None,
             first_ms=seconds * 1e3,
-            peak_mb=None,
-            start_mb=None,
             **_figures(timing),
         )
         for count, seconds, timing in zip(threads, first, timings, strict=True)

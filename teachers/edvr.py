@@ -151,7 +151,8 @@ class PyramidAlignment(nn.Module):
                 features = _leaky(features)
         assert features is not None
         offset = _leaky(self.cas_offset_conv1(torch.cat((features, centre[0]), 1)))
-        return _leaky(self.cas_dcnpack(features, _leaky(self.cas_offset_conv2(offset))))
+        aligned: Tensor = self.cas_dcnpack(features, _leaky(self.cas_offset_conv2(offset)))
+        return _leaky(aligned)
 
 
 class TemporalSpatialAttention(nn.Module):
@@ -188,7 +189,8 @@ class TemporalSpatialAttention(nn.Module):
         attention = _leaky(self.spatial_attn3(attention)) + _double(level)
         attention = self.spatial_attn5(_double(_leaky(self.spatial_attn4(attention))))
         shift = self.spatial_attn_add2(_leaky(self.spatial_attn_add1(attention)))
-        return features * attention.sigmoid() * 2 + shift
+        weighted: Tensor = features * attention.sigmoid() * 2 + shift
+        return weighted
 
 
 def _pools(features: Tensor) -> Tensor:

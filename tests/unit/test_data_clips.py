@@ -20,6 +20,10 @@ STREET = sample_clips("train") / "street.mp4"
 STREET_FRAMES = np.stack(list(VideoClip(STREET).frames()))
 
 
+CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "clips"
+with_footage = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"{CLIPS} is not on this machine")
+
+
 def write_image(path: Path, height: int = 24, width: int = 32, value: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((height, width, 3), value, np.uint8)).save(path)
@@ -73,6 +77,29 @@ def test_video_without_usable_time_stamps_is_counted_from_the_start(tmp_path: Pa
     clip = VideoClip(path)
     assert clip.length == 10
     assert np.array_equal(np.stack(list(clip.frames(7))), frames[7:])
+
+
+@with_footage
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openh264/VID_1920x1080_cavlc_temporal_direct.mp4",  # time stamps in the order of decoding
+        "kivy/cityCC0.mpg",  # no index, no frame count
+        "intel_sample_videos/car-detection.mp4",
+    ],
+)
+def test_stretches_of_awkward_footage_are_exact(name: str) -> None:
+    clip = VideoClip(CLIPS / name)
+    frames = [frame[::8, ::8] for frame in clip.frames()]
+    assert len(frames) == clip.length
+    for start in (1, 13, 37, len(frames) - 1):
+        for offset, frame in enumerate(clip.frames(start, start + 3)):
+            assert np.array_equal(frame[::8, ::8], frames[start + offset])
+
+
+@with_footage
+def test_a_real_phone_video_is_upright() -> None:
+    assert VideoClip(CLIPS / "androidx_media" / "mv_with_2_top_shots.mp4").size == (1440, 1080)
 
 
 @pytest.mark.parametrize(

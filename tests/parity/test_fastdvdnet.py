@@ -1,0 +1,102 @@
+"""FastDVDnet: its blocks against the reference denoiser, its cost against the paper, shared work against plain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.costs import multiply_accumulates
+from distill.interfaces import windows
+from distill.layers import BicubicUpsample
+from students.fastdvdnet import DenoisingBlock, FastDVDnet
+
+FROZEN = Path(__file__).parent / "frozen"
+
+
+def randomise(network: torch.nn.Module) -> None:
+    for name, tensor in sorted(network.state_dict().items()):
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        if name.endswith("running_var") or (tensor.ndim == 1 and "convblock" in name and name.endswith("weight")):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+        elif tensor.is_floating_point():
+            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
+
+
+def test_blocks_are_the_published_ones(golden):
+    """The published denoiser built of our block: each frame's RGB with its noise map, the noise subtracted."""
+    reference = golden("fastdvdnet_small_denoise")
+    widths, frame_channels = tuple(reference["config"]["chs"]), reference["config"]["interm_ch"]
+    blocks = {}
+    for stage in ("temp1", "temp2"):
+        blocks[stage] = DenoisingBlock(4, 3, widths, frame_channels).eval()
+        prefix = f"{stage}."
+        tensors = {k.removeprefix(prefix): v for k, v in reference["state_dict"].items() if k.startswith(prefix)}
+        blocks[stage].load_state_dict(tensors)
+    frames = reference["input"]["x"].unflatten(1, (5, 3))
+    noise = reference["input"]["noise_map"][:, None].expand(-1, 3, -1, -1, -1)
+
+    def denoise(stage, triplet):
+        return triplet[:, 1] - blocks[stage](torch.cat((triplet, noise), 2))
+
+    with torch.no_grad():
+        first = torch.stack([denoise("temp1", frames[:, start : start + 3]) for start in range(3)], 1)
+        output = denoise("temp2", first)
+    limit = 1e-5 * max(1.0, reference["output"].abs().max().item())
+    assert (output - reference["output"]).abs().max().item() <= limit
+
+
+@pytest.mark.parametrize(("channels", "macs"), [(64, 0.0593), (32, 0.0384), (16, 0.0315)])
+def test_cost_is_the_papers_for_180x120(channels, macs):
+    with torch.device("meta"):
+        network = FastDVDnet(channels).eval()
+    assert multiply_accumulates(network) / 1e12 == pytest.approx(macs, abs=5e-5)
+    assert network.hr_channels == 64
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 9])
+@pytest.mark.parametrize("size", [(8, 12), (9, 14)])
+def test_once_per_clip_equals_once_per_window(length, size):
+    network = FastDVDnet(8, 1, (8, 8, 8), 4).eval()
+    randomise(network)
+    clip = torch.rand(2, length, 3, *size)
+    with torch.no_grad():
+        shared = network(clip)
+        plain = network.reconstruct(windows(clip, 7).flatten(0, 1))
+        streamed = torch.stack(list(network.stream(iter(clip[1]))))
+    assert shared.frames.shape == (2, length, 3, 4 * size[0], 4 * size[1])
+    assert shared.hr_features.shape == (2, length, 64, 4 * size[0], 4 * size[1])
+    assert shared.lr_features.shape == (2, length, 8, *size)
+    for ours, theirs in zip(shared, plain, strict=True):
+        torch.testing.assert_close(ours.flatten(0, 1), theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(streamed, shared.frames[1], rtol=1e-4, atol=1e-5)
+
+
+def test_an_untrained_student_is_its_bicubic_base():
+    clip = torch.rand(1, 3, 3, 8, 8)
+    with torch.no_grad():
+        frames = FastDVDnet(16, 1).eval()(clip).frames[0]
+    expected = torch.nn.functional.interpolate(clip[0], scale_factor=4, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (13, 8)])
+def test_the_fixed_convolution_is_torchs_bicubic(scale, size):
+    picture = torch.rand(2, 3, *size)
+    expected = torch.nn.functional.interpolate(picture, scale_factor=scale, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(BicubicUpsample(scale)(picture), expected, rtol=0, atol=2e-6)
+
+
+def test_frozen_fastdvdnet():
+    """What the proven network made of seeded weights; protects whoever has only this repository."""
+    network = FastDVDnet(8, 1, (8, 8, 8), 4).eval()
+    randomise(network)
+    clip = torch.rand(1, 7, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        restored = network.reconstruct(clip)
+    expected = torch.load(FROZEN / "fastdvdnet.pt", weights_only=True)
+    torch.testing.assert_close(restored.frames, expected["frames"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(restored.hr_features.mean(1), expected["hr_mean"], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distill.config import DistillationConfig
+from distill.data import Batch
+from distill.errors import ConfigError
+from distill.task import SpaceTimeDistillation
+from students.fastdvdnet import FastDVDnet
+from teachers.edvr import EDVR
+
+SETTINGS = DistillationConfig(warm_up=2, memory_crop=None)
+
+
+@pytest.fixture
+def networks():
+    student = FastDVDnet(channels=16, blocks=1, widths=(8, 8, 8), frame_channels=4)
+    teacher = EDVR(window=3, channels=8, offset_groups=2, extract_blocks=1, reconstruct_blocks=1)
+    for network in (student, teacher):
+        torch.nn.init.normal_(network.tail.conv_last.weight, std=0.05)
+    return student, teacher
+
+
+@pytest.fixture
+def batch():
+    return Batch(torch.rand(1, 3, 3, 8, 8), torch.rand(1, 3, 3, 32, 32))
+
+
+def test_warm_up_is_reconstruction_alone_then_the_weighted_sum(networks, batch):
+    task = SpaceTimeDistillation(*networks, SETTINGS).train()
+    assert set(task(batch, 1)) == {"loss", "reconstruction"}
+    parts = task(batch, 2)
+    total = parts["reconstruction"] + 1 * parts["space"] + 100 * parts["time"]
+    torch.testing.assert_close(parts["loss"], total)
+    assert parts["space"] > 0
+    assert parts["time"] > 0
+
+
+def test_the_student_and_the_memory_learn_and_the_teacher_does_not(networks, batch):
+    student, teacher = networks
+    task = SpaceTimeDistillation(student, teacher, SETTINGS).train()
+    assert student.training
+    assert not teacher.training
+    task(batch, 5)["loss"].backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert task.memory.conv.weight.grad.abs().sum() > 0
+
+
+def test_the_students_own_tensors_are_all_that_it_has(networks):
+    before = set(networks[0].state_dict())
+    SpaceTimeDistillation(*networks, SETTINGS)
+    assert set(networks[0].state_dict()) == before
+
+
+def test_the_memory_freezes_once_its_term_is_under_1e_8(networks):
+    task = SpaceTimeDistillation(*networks, SETTINGS)
+    task.after_step({"time": torch.tensor(1.1e-8)})
+    assert task.memory.conv.weight.requires_grad
+    task.after_step({"time": torch.tensor(0.9e-8)})
+    assert not task.memory.conv.weight.requires_grad
+    task.after_step({"time": torch.tensor(1.0)})
+    assert not task.memory.conv.weight.requires_grad, "it thawed"
+
+
+def test_a_frozen_memory_stays_frozen_when_resumed(networks):
+    task = SpaceTimeDistillation(*networks, SETTINGS)
+    task.freeze_memory()
+    resumed = SpaceTimeDistillation(*networks, SETTINGS)
+    resumed.load_trained_state(task.trained_state())
+    assert not resumed.memory.conv.weight.requires_grad
+    torch.testing.assert_close(resumed.memory.conv.weight, task.memory.conv.weight)
+
+
+def test_lr_features_are_compared_where_asked(networks, batch):
+    space_only = DistillationConfig(warm_up=0, time=0, features="lr")
+    parts = SpaceTimeDistillation(*networks, space_only)(batch, 0)
+    assert "time" not in parts
+    assert parts["space"].isfinite()
+    with pytest.raises(ConfigError, match="16 where the teacher's has 8"):
+        SpaceTimeDistillation(*networks, DistillationConfig(features="lr"))
+
+
+def test_the_memory_crop_is_a_square_that_moves(networks, batch):
+    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, memory_crop=8))
+    seen = []
+    task.memory.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
+    task(batch, 0)
+    task(batch, 1)
+    assert seen[0].shape[-2:] == (8, 8)
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_no_teacher_is_reconstruction_alone(networks, batch):
+    parts = SpaceTimeDistillation(networks[0], None, SETTINGS)(batch, 100)
+    assert set(parts) == {"loss", "reconstruction"}
+
+
+def test_middle_only_is_the_windows_middle_frame(networks):
+    _, network = networks
+    task = SpaceTimeDistillation(network.requires_grad_(True), None, SETTINGS, middle_only=True)
+    lr, hr = torch.rand(1, 3, 3, 8, 8), torch.rand(1, 3, 3, 32, 32)
+    expected = (network(lr).frames[:, 1] - hr[:, 1]).abs().mean()
+    torch.testing.assert_close(task(Batch(lr, hr), 0)["loss"], expected, rtol=1e-4, atol=1e-5)

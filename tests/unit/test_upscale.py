@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.frame import VideoFrame
+from PIL import Image
+from torch import Tensor
+
+from distill.errors import ConfigError, DataError
+from distill.interfaces import Upsampled, WindowNetwork
+from distill.upscale import upscale
+
+LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+TAGS = {"bt601": 6, "bt709": 1}
+
+
+class Nearest(WindowNetwork):
+    """Makes every pixel a 4x4 block; looks two frames ahead."""
+
+    window, hr_channels, lr_channels = 5, 3, 3
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        middle = window[:, self.window // 2]
+        up = middle.repeat_interleave(4, -1).repeat_interleave(4, -2)
+        return Upsampled(up, up, middle)
+
+
+def yuv_of(rgb: tuple[int, int, int], matrix: str, full: bool) -> list[int]:
+    """ITU-R BT.601 / BT.709, written out."""
+    red, green, blue = (value / 255 for value in rgb)
+    kr, kb = LUMA_WEIGHTS[matrix]
+    y = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - y) / (2 * (1 - kb)), (red - y) / (2 * (1 - kr))
+    levels = (255 * y, 128 + 255 * cb, 128 + 255 * cr) if full else (16 + 219 * y, 128 + 224 * cb, 128 + 224 * cr)
+    return [min(round(level), 255) for level in levels]
+
+
+def rgb_of(frame: VideoFrame) -> np.ndarray:
+    """Mean RGB of a BT.709 limited-range 4:2:0 frame, from its planes, without FFmpeg's scaler."""
+    planes = frame.to_ndarray().astype(float)
+    height, width = frame.height, frame.width
+    y = (planes[:height].mean() - 16) / 219
+    chroma = planes[height:].reshape(2, height // 2, width // 2).mean((1, 2))
+    cb, cr = (chroma - 128) / 224
+    kr, kb = LUMA_WEIGHTS["bt709"]
+    red, blue = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
+    return np.array([red, (y - kr * red - kb * blue) / (1 - kr - kb), blue]) * 255
+
+
+def plain_frame(rgb: tuple[int, int, int], matrix: str = "bt601", full: bool = False) -> VideoFrame:
+    frame = VideoFrame(48, 32, "yuv420p")
+    for plane, level in zip(frame.planes, yuv_of(rgb, matrix, full), strict=True):
+        plane.update(bytes([level]) * plane.buffer_size)
+    return frame
+
+
+def moving_frames(count: int, width: int = 48, height: int = 32) -> list[VideoFrame]:
+    """A bright bar that moves by two pixels a frame over a gradient."""
+    frames = []
+    for index in range(count):
+        picture = np.tile(np.linspace(30, 120, width, dtype=np.uint8)[None, :, None], (height, 1, 3))
+        picture[:, 2 * index % width : 2 * index % width + 4] = (230, 180, 60)
+        frames.append(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
+    return frames
+
+
+def write_video(
+    path: Path,
+    frames: list[VideoFrame],
+    *,
+    rate: Fraction = Fraction(25),
+    stamps: list[int] | None = None,
+    time_base: Fraction | None = None,
+    sound: str | None = None,
+    matrix: int = 2,
+    color_range: int = 0,
+    aspect: Fraction | None = None,
+    sound_start: float = 0,
+) -> Path:
+    """Encode near-losslessly; the sound is a 440 Hz tone as long as the video."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast", "bf": "2"})
+        video.width, video.height, video.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        codec = video.codec_context
+        codec.time_base = time_base or 1 / rate
+        codec.colorspace, codec.color_range = matrix, color_range
+        if aspect is not None:
+            codec.sample_aspect_ratio = aspect
+        tone = output.add_stream(sound, rate=44100, layout="mono") if sound else None
+        for index, frame in enumerate(frames):
+            picture = frame.reformat(format="yuv420p")
+            picture.pts = stamps[index] if stamps else index
+            picture.time_base = codec.time_base
+            output.mux(video.encode(picture))
+        output.mux(video.encode(None))
+        if tone is not None:
+            write_tone(output, tone, float(len(frames) / rate), sound_start)
+    return path
+
+
+def write_tone(output: av.container.OutputContainer, stream: av.AudioStream, seconds: float, start: float = 0) -> None:
+    count = round(seconds * 44100)
+    wave = (8000 * np.sin(2 * math.pi * 440 / 44100 * np.arange(count))).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = 44100, round(start * 44100), Fraction(1, 44100)
+    resampler = av.AudioResampler(stream.codec_context.format or "s16", "mono", 44100, stream.frame_size or 1024)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        output.mux(stream.encode(piece))
+    output.mux(stream.encode(None))
+
+
+def decoded(path: Path) -> list[VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(container.streams.video[0]))
+
+
+def times(path: Path) -> list[float]:
+    return [float(frame.pts * frame.time_base) for frame in decoded(path)]
+
+
+def sound_packets(path: Path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        return [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(stream) if p.dts is not None]
+
+
+def folder_of_frames(folder: Path, count: int) -> list[np.ndarray]:
+    folder.mkdir()
+    pictures = [frame.to_ndarray() for frame in moving_frames(count, 12, 10)]
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"frame{index}.png")
+    return pictures
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_timing_and_sound_survive(tmp_path: Path, suffix: str) -> None:
+    rate = Fraction(30000, 1001)
+    source = write_video(tmp_path / "in.mp4", moving_frames(24), rate=rate, sound="aac")
+    target = tmp_path / f"out{suffix}"
+    counted: list[int] = []
+    result = upscale(Nearest(), source, target, progress=counted.append)
+    assert (result.frames, result.size, result.frame_rate, result.audio) == (24, (128, 192), rate, True)
+    assert result.seconds > 0
+    assert counted == [1] * 24
+    assert [(frame.width, frame.height) for frame in decoded(target)] == [(192, 128)] * 24
+    before, after = sound_packets(source), sound_packets(target)
+    assert [data for _, data in after] == [data for _, data in before]
+    # Matroska counts in milliseconds and cannot begin below zero, so there both tracks move by the encoder's delay.
+    lag = after[0][0] - before[0][0]
+    assert lag == pytest.approx(0, abs=0.03)
+    assert times(target) == pytest.approx([time + lag for time in times(source)], abs=0.0015)
+    with av.open(str(source)) as first, av.open(str(target)) as second:
+        assert second.duration == pytest.approx(first.duration, abs=60_000)  # microseconds
+        assert float(second.streams.video[0].average_rate) == pytest.approx(float(rate), rel=2e-3)
+
+
+def test_variable_frame_rate_keeps_every_time_stamp(tmp_path: Path) -> None:
+    stamps = [0, 33, 66, 200, 233, 500, 1500, 1533, 1566, 3000]
+    source = write_video(tmp_path / "in.mp4", moving_frames(10), stamps=stamps, time_base=Fraction(1, 1000))
+    result = upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert times(tmp_path / "out.mp4") == pytest.approx([stamp / 1000 for stamp in stamps], abs=1e-9)
+    assert not result.audio
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("sound", ["mp2", "aac"])
+def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, sound: str, suffix: str) -> None:
+    stamps = list(range(250, 262))
+    source = write_video(tmp_path / "in.ts", moving_frames(12), stamps=stamps, sound=sound, sound_start=9.9)
+    target = tmp_path / f"out{suffix}"
+    assert upscale(Nearest(), source, target).audio
+    starts = [(times(path)[0], sound_packets(path)[0][0]) for path in (source, target)]
+    assert starts[0][0] > starts[0][1] > 9
+    assert starts[1] == pytest.approx((starts[0][0] - starts[0][1], 0), abs=2e-3)
+    assert np.diff(times(target)) == pytest.approx([0.04] * 11, abs=2e-3)
+    assert len(sound_packets(target)) == len(sound_packets(source))
+
+
+def test_a_stream_without_time_stamps(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.h264", moving_frames(9), rate=Fraction(50))
+    assert upscale(Nearest(), source, tmp_path / "out.mkv").frames == 9
+    after = times(tmp_path / "out.mkv")
+    assert len(after) == 9
+    assert all(late > early for early, late in pairwise(after))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("rgb", [(210, 40, 30), (60, 190, 80), (25, 60, 200), (240, 235, 220), (12, 10, 14)])
+def test_colours_stay(tmp_path: Path, rgb: tuple[int, int, int], matrix: str, full: bool) -> None:
+    frames = [plain_frame(rgb, matrix, full) for _ in range(3)]
+    source = write_video(tmp_path / "in.mp4", frames, matrix=TAGS[matrix], color_range=2 if full else 1)
+    upscale(Nearest(), source, tmp_path / "out.mp4")
+    for frame in decoded(tmp_path / "out.mp4"):
+        assert (frame.colorspace, frame.color_range) == (1, 1)
+        assert rgb_of(frame) == pytest.approx(rgb, abs=3)
+
+
+def test_untagged_small_video_is_taken_as_bt601(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", [plain_frame((210, 40, 30), "bt601")] * 2)
+    upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert rgb_of(decoded(tmp_path / "out.mp4")[0]) == pytest.approx((210, 40, 30), abs=3)
+
+
+@pytest.mark.parametrize(("clockwise", "corner"), [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
+def test_turned_videos_come_out_upright(tmp_path: Path, clockwise: int, corner: tuple[int, int]) -> None:
+    picture = np.full((32, 48, 3), 40, np.uint8)
+    picture[:16, :16] = 220  # the stored top left
+    frames = [VideoFrame.from_ndarray(picture, format="rgb24")] * 2
+    source = write_video(tmp_path / "in.mp4", frames, aspect=Fraction(4, 3))
+    note_rotation(source, clockwise)
+    turned = clockwise != 180
+    result = upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert result.size == ((192, 128) if turned else (128, 192))
+    grey = decoded(tmp_path / "out.mp4")[0].to_ndarray(format="gray")
+    bright = {place for place in [(0, 0), (0, -1), (-1, 0), (-1, -1)] if grey[place] > 150}
+    assert bright == {corner}
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert next(container.decode(stream)).rotation == 0
+        assert stream.codec_context.sample_aspect_ratio == (Fraction(3, 4) if turned else Fraction(4, 3))
+
+
+def note_rotation(path: Path, clockwise: int) -> None:
+    """Write the display matrix of an MP4 track header, as phones do instead of turning the pixels."""
+    turn = math.radians(clockwise)
+    cosine, sine = round(math.cos(turn)), round(math.sin(turn))
+    entries = [cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0, 0, 0, 1 << 30]
+    data = path.read_bytes()
+    start = data.index(b"tkhd") + 4 + 40
+    matrix = b"".join(entry.to_bytes(4, "big", signed=True) for entry in entries)
+    path.write_bytes(data[:start] + matrix + data[start + 36 :])
+
+
+def test_folder_to_folder_is_exact(tmp_path: Path) -> None:
+    pictures = folder_of_frames(tmp_path / "in", 12)
+    result = upscale(Nearest(), tmp_path / "in", tmp_path / "out")
+    assert (result.frames, result.size, result.audio) == (12, (40, 48), False)
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == [f"{number:06d}.png" for number in range(1, 13)]
+    for path, picture in zip(written, pictures, strict=True):
+        assert np.array_equal(np.array(Image.open(path)), picture.repeat(4, 0).repeat(4, 1))
+
+
+def test_folder_to_video_has_25_frames_per_second(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 6)
+    assert upscale(Nearest(), tmp_path / "in", tmp_path / "out.mov").frame_rate == 25
+    assert times(tmp_path / "out.mov") == pytest.approx([index / 25 for index in range(6)])
+
+
+def test_video_to_an_empty_folder(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", moving_frames(3), sound="aac")
+    (tmp_path / "out.frames").mkdir()
+    assert not upscale(Nearest(), source, tmp_path / "out.frames").audio
+    assert len(list((tmp_path / "out.frames").iterdir())) == 3
+
+
+def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 12)
+    ahead: list[int] = []
+
+    class Counting(Nearest):
+        taken = 0
+
+        def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+            def counted() -> Iterator[Tensor]:
+                for frame in frames:
+                    self.taken += 1
+                    yield frame
+
+            return super().stream(counted())
+
+    network = Counting()
+    upscale(network, tmp_path / "in", tmp_path / "out", progress=lambda _: ahead.append(network.taken - len(ahead)))
+    assert len(ahead) == 12
+    assert max(ahead) == network.window // 2 + 1
+    assert not network.training
+
+
+class Failing(Nearest):
+    """Raises at the third frame."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error, self.done = error, 0
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        self.done += 1
+        if self.done == 3:
+            raise self.error
+        return super().reconstruct(window)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out"])
+def test_an_interruption_leaves_the_target_alone(tmp_path: Path, name: str) -> None:
+    folder_of_frames(tmp_path / "in", 6)
+    (tmp_path / "out.mp4").write_bytes(b"what was there")
+    with pytest.raises(KeyboardInterrupt):
+        upscale(Failing(KeyboardInterrupt), tmp_path / "in", tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]
+    assert (tmp_path / "out.mp4").read_bytes() == b"what was there"
+
+
+def test_an_existing_video_is_replaced_when_done(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 3)
+    (tmp_path / "out.mp4").write_bytes(b"what was there")
+    upscale(Nearest(), tmp_path / "in", tmp_path / "out.mp4")
+    assert len(decoded(tmp_path / "out.mp4")) == 3
+
+
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 6)
+    with pytest.raises(DataError, match="The memory of cpu does not hold"):
+        upscale(Failing(torch.OutOfMemoryError), tmp_path / "in", tmp_path / "out.mp4")
+
+
+def test_a_full_disk_is_said_and_cleaned_up(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    source = write_video(tmp_path / "in.mp4", moving_frames(20))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # stands in for a full disk
+    try:
+        with pytest.raises(DataError, match=r"out\.mp4 cannot be written \(File too large\)"):
+            upscale(Nearest(), source, tmp_path / "out.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_sound_that_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mov", moving_frames(4), sound="pcm_mulaw")
+    counted: list[int] = []
+    with pytest.raises(DataError, match=r"pcm_mulaw.* cannot be copied into a \.mp4 file; give .* \.mkv or \.mov,"):
+        upscale(Nearest(), source, tmp_path / "out.mp4", progress=counted.append)
+    assert counted == []
+    assert upscale(Nearest(), source, tmp_path / "out.mov").audio
+
+
+def test_damage_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mkv", moving_frames(40, 160, 96))
+    data = bytearray(source.read_bytes())
+    half = len(data) // 2
+    data[half : half + 3000] = np.random.default_rng(0).bytes(3000)
+    source.write_bytes(data)
+    with pytest.raises(DataError, match=r"in\.mkv is damaged"):
+        upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("none.mp4", "out.mp4", r"none\.mp4 does not exist"),
+        ("text.mp4", "out.mp4", r"text\.mp4 cannot be opened as a video"),
+        ("text.txt", "out.mp4", r"text\.txt holds no video"),
+        ("tone.mp4", "out.mp4", r"tone\.mp4 holds no video"),
+        ("empty", "out.mp4", "empty holds no frames"),
+        ("text.mp4", "text.mp4", "source and target at once"),
+        ("text.mp4", "empty/../text.mp4", "source and target at once"),
+        ("text.mp4", "missing/out.mp4", "missing is no folder; create it first"),
+        ("text.mp4", "text.txt/out.mp4", r"text\.txt is no folder"),
+        ("text.mp4", "out.avi", r"out\.avi ends in \.avi; give a name ending in \.mp4, \.mkv, \.mov"),
+        ("text.mp4", "full", "full exists and is not an empty folder"),
+        ("text.mp4", "plain", "plain exists and is not an empty folder"),
+    ],
+)
+def test_wrong_paths_are_said_in_one_sentence(tmp_path: Path, source: str, target: str, message: str) -> None:
+    for name in ("text.mp4", "text.txt", "plain"):
+        (tmp_path / name).write_text("no video at all\n" * 50)
+    with av.open(str(tmp_path / "tone.mp4"), "w") as output:
+        write_tone(output, output.add_stream("aac", rate=44100, layout="mono"), 0.5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.png").write_bytes(b"precious")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=message):
+        upscale(Nearest(), tmp_path / source, tmp_path / target)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_networks_that_insert_frames_are_refused(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 2)
+    network = Nearest()
+    network.time_scale = 2
+    with pytest.raises(ConfigError, match="does not support yet"):
+        upscale(network, tmp_path / "in", tmp_path / "out")
