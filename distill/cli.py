@@ -241,6 +241,9 @@ def _upscale(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from distill.checkpoint import replacing
     from distill.recipe import open_network
     from export.artifact import export_line
     from export.parity import onnx_parity
@@ -251,8 +254,11 @@ def _export(options: argparse.Namespace) -> int:
     run = Path(options.network)
     out = options.out or (run / "export" if run.is_dir() else Path("export"))
     clips = _proof_clips(options.data, described.degradation or "bi", network.scale)
-    artifact = export_onnx(network, out / _artifact_name(run), metadata=described.as_text(), size=options.size)
-    parity = onnx_parity(network, artifact.path, clips)
+    target = out / _artifact_name(run)
+    with replacing(target) as unproven:
+        artifact = export_onnx(network, unproven, metadata=described.as_text(), size=options.size)
+        parity = onnx_parity(network, unproven, clips)
+    artifact = replace(artifact, path=target)
     facts = {"file": str(artifact.path), "format": artifact.format, "bytes": artifact.bytes, "sha256": artifact.sha256}
     proof = {"max_abs": parity.max_abs, "psnr_db": parity.psnr_db, "sizes": [list(size) for size in parity.sizes]}
     _show(options, {**facts, "metadata": artifact.metadata, "parity": proof}, export_line(artifact, parity.max_abs))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import InputError
 
-__all__ = ["Artifact", "export_line", "read_metadata", "sha256_of", "write_atomically"]
+__all__ = ["Artifact", "export_line", "read_metadata", "sha256_of"]
 
 _OWN_KEYS = {"distill_vsr_version", "scale", "window"}
 
@@ -52,28 +50,6 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(target: Path, payload: bytes) -> None:
-    """Write a file that is there whole or not at all, creating its folder; what stood there stays until then.
-
-    Raises:
-        InputError: the file cannot be written (no permission, disk full, `target` is a folder).
-    """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # beside it: a rename across disks is a copy
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error
-    finally:
-        with suppress(OSError):  # it is gone after the renaming, and its folder may never have been
-            part.unlink()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

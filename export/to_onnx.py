@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from distill.checkpoint import replacing
 from distill.errors import CheckFailed, ConfigError
 from distill.interfaces import WindowNetwork
-from export.artifact import Artifact, write_atomically
+from export.artifact import Artifact
 from export.deploy import deployed
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def export_onnx(
 
     Raises:
         ConfigError: `size` is not positive.
-        InputError: the file cannot be written.
+        OSError: the file cannot be written.
         CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
     """
     started = time.perf_counter()
@@ -91,7 +92,8 @@ def export_onnx(
         model.metadata_props.add(key=key, value=value)
     _check(model)
     payload = model.SerializeToString(deterministic=True)
-    write_atomically(target, payload)
+    with replacing(target) as temporary:
+        temporary.write_bytes(payload)
     digest = hashlib.sha256(payload).hexdigest()
     return Artifact(target, "onnx", len(payload), digest, facts, time.perf_counter() - started)
 
