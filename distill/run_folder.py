@@ -98,7 +98,7 @@ def environment() -> dict[str, Any]:
     return {
         "distill-vsr": __version__,
         "python": sys.version.split()[0],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),

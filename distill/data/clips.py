@@ -19,6 +19,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -217,7 +218,7 @@ class VideoClip(Clip):
             # Where seeking fails the container stays at its beginning, and decoding from there is right as well.
             with suppress(av.error.FFmpegError, OSError):
                 container.seek(stamp, stream=stream)
-        return container.decode(stream)
+        return _sound_frames(container.demux(stream))
 
     def _stepped(self, decoder: Iterator[VideoFrame], index: int) -> Iterator[VideoFrame]:
         """What the decoder still yields; `index` is the number of the next frame, for the error message."""
@@ -340,6 +341,17 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise DataError(f"{path} holds no video that can be decoded; give a video file.")
     found: VideoStream = stream
     return found
+
+
+def _sound_frames(packets: Iterator[Packet[VideoStream]]) -> Iterator[VideoFrame]:
+    """The frames in the packets, without a last packet that is cut off: where a recording broke off, it ends."""
+    held: Packet[VideoStream] | None = None
+    for packet in packets:
+        if held is not None and packet.size > 0:  # not the last after all
+            yield from held.decode()
+        held = packet if packet.is_corrupt else None
+        if held is None:
+            yield from packet.decode()
 
 
 def _reached(decoder: Iterator[VideoFrame], stamp: int) -> VideoFrame | None:

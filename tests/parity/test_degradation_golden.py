@@ -24,7 +24,7 @@ def bt601_luma(frame: torch.Tensor) -> torch.Tensor:
     return torch.round(16 + 65.481 * red + 128.553 * green + 24.966 * blue)
 
 
-# PSNR-Y of bicubic upsampling as published: /work/shared/data/README.md, rows BI, BD and BD centred at 4j+1.5.
+# PSNR-Y of bicubic upsampling as published beside that footage, rows BI, BD and BD centred at 4j+1.5.
 PUBLISHED = {
     "bi": {"calendar": 20.393, "city": 25.160, "foliage": 23.469, "walk": 26.101},
     "bd": {"calendar": 18.81, "city": 23.85, "foliage": 21.51, "walk": 23.00},

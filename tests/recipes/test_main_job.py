@@ -1,0 +1,181 @@
+"""The whole command on the shipped clips: train, then eval, upscale, export and profile what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from distill.checkpoint import read, read_training_state
+from distill.data import find_clips, sample_clips
+from tests.recipes.conftest import TINY
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_everything(run_folder):
+    expected = ["config.yaml", "command.txt", "env.json", "log.txt", "metrics.jsonl", "student.safetensors"]
+    for name in [*expected, "checkpoints/last.pt", "checkpoints/best.pt"]:
+        assert (run_folder / name).stat().st_size > 0, name
+    lines = metrics(run_folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
+    assert set(lines[0]) == {"step", "learning_rate", "loss", "reconstruction"}, "the first step is warm-up"
+    assert {"space", "time"} <= set(lines[1])
+    with Image.open(run_folder / "samples" / "step-000004.png") as picture:
+        assert picture.size == (4 * 432, 240), "bicubic | student | teacher | truth"
+    described = read(run_folder).described
+    assert (described.name, described.degradation) == ("fastdvdnet", "bi")
+    assert described.provenance["validation"]["convention"]["degradation"] == "bi"
+
+
+def test_train_prints_the_table_and_the_next_commands(command, tmp_path):
+    code, out, _ = command("train", "--out", tmp_path / "run", *TINY, "--set", "training.steps=1")
+    assert code == 0
+    rows = [line.rsplit(None, 2)[0] for line in out.splitlines()[2:6]]
+    assert rows == ["bicubic", "student before", "student after", "teacher"]
+    assert "degradation bi" in out
+    for verb in ("eval", "upscale", "export", "profile"):
+        assert f"distill {verb} " in out
+
+
+def test_the_same_seed_trains_the_same_whatever_the_workers(document, tmp_path):
+    weights = []
+    for name, workers, seed in (("a", 0, 3), ("b", 2, 3), ("c", 0, 4)):
+        extra = ["--seed", seed, "--set", f"data.workers={workers}", "--set", "training.steps=3"]
+        document("train", "--out", tmp_path / name, *TINY, *extra)
+        weights.append(read(tmp_path / name).network.tail.conv_last.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_resume_goes_on_with_everything(document, tmp_path):
+    out = tmp_path / "run"
+    document("train", "--out", out, *TINY, "--set", "training.steps=2")
+    before = metrics(out)
+    result = document("train", "--resume", "auto", "--out", out, "--set", "training.steps=3")
+    assert [line["step"] for line in metrics(out)] == [line["step"] for line in before] + [3, 3]
+    _, _, state = read_training_state(out / "checkpoints" / "last.pt")
+    assert state["step"] == 3
+    assert set(state["optimiser"]["param_groups"][0]) >= {"lr", "factor"}
+    assert set(state["task"]["memory"]) == {"conv.weight", "conv.bias"}
+    assert state["random"].dtype == torch.uint8
+    assert list(result["results"]) == ["bicubic", "student before", "student after", "teacher"]
+    assert len((out / "command.txt").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_saves_first_and_resume_goes_on(tmp_path, number):
+    out = tmp_path / "run"
+    arguments = ["train", "--out", str(out), *TINY, "--set", "training.steps=500"]
+    program = [sys.executable, "-c", "import sys; from distill.cli import main; sys.exit(main())", *arguments]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert "--resume auto" in error
+    described, _, state = read_training_state(out / "checkpoints" / "last.pt")
+    assert described.name == "fastdvdnet"
+    assert 0 < state["step"] < 500
+
+
+def test_pretrain_needs_no_teacher_and_goes_on_from_a_file(document, tmp_path):
+    teacher = [
+        *("--set", "student_options={channels: 8, offset_groups: 2, extract_blocks: 1, reconstruct_blocks: 1}"),
+        *("--set", "training.restore=middle", "--precision", "bf16", *TINY[2:]),
+    ]
+    result = document("pretrain", "edvr-s", "--out", tmp_path / "first", *teacher)
+    assert list(result["results"]) == ["bicubic", "student before", "student after"]
+    first = tmp_path / "first" / "student.safetensors"
+    document("pretrain", first, "--out", tmp_path / "second", *TINY[2:], "--set", "training.steps=1")
+    assert read(tmp_path / "second").described.provenance["from"] == str(first)
+    # and what was pretrained teaches
+    result = document("train", "--teacher", first, "--out", tmp_path / "third", *TINY, "--set", "training.steps=2")
+    assert "teacher" in result["results"]
+
+
+@pytest.mark.parametrize("features", ["hr", "lr"])
+@pytest.mark.parametrize("mapping", ["sum_absolute", "max_squared"])
+def test_every_way_to_compare_features(document, tmp_path, features, mapping):
+    extra = ["--set", f"distillation.features={features}", "--set", f"distillation.mapping={mapping}"]
+    if features == "lr":
+        extra += ["--set", "distillation.time=0"]
+    document("train", "--out", tmp_path / "run", *TINY, *extra, "--set", "training.steps=2")
+    assert metrics(tmp_path / "run")[1]["space"] > 0
+
+
+def test_dry_run_checks_and_writes_nothing(document, tmp_path):
+    planned = document("train", "--out", tmp_path / "run", "--dry-run", *TINY)
+    assert planned["clips"] == 3
+    assert "warm_up: 1" in planned["config"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_eval_of_the_student_and_of_bicubic(document, command, run_folder, tmp_path):
+    clip = next(clip for clip in find_clips(sample_clips("held_out")) if clip.name == "road")
+    short = tmp_path / "clips" / "road"
+    short.mkdir(parents=True)
+    for index, frame in enumerate(clip.frames(0, 3)):
+        Image.fromarray(frame[:60, :64]).save(short / f"{index}.png")
+    for network in (run_folder, run_folder / "checkpoints" / "best.pt", "bicubic", "edvr"):
+        result = document("eval", network, "--data", tmp_path / "clips", "--degradation", "bi")
+        assert set(result) == {"clips", "average", "convention"}
+        assert set(result["clips"]) == {"road"}
+        assert result["clips"]["road"]["frames"] == 3, "every frame counts"
+        assert 15 < result["average"]["psnr"] < 50
+        assert 0 < result["average"]["ssim"] <= 1
+        facts = {name: result["convention"][name] for name in ("channel", "crop", "degradation", "scale")}
+        assert facts == {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4}
+    code, _, error = command("eval", run_folder, "--data", tmp_path / "clips", "--degradation", "bd")
+    assert code == 2
+    assert "trained on degradation bi" in error
+    code, out, _ = command("eval", run_folder, "--data", tmp_path / "clips", "--degradation", "bd", "--force")
+    assert code == 0
+    assert "degradation bd" in out
+
+
+def test_upscale_export_and_profile_the_student(document, run_folder, tmp_path):
+    source = sample_clips("held_out") / "flower.mp4"
+    small = tmp_path / "small"
+    small.mkdir()
+    for index, frame in enumerate(find_clips(source)[0].frames(0, 4)):
+        Image.fromarray(frame[:40, :64]).save(small / f"{index}.png")
+    target = tmp_path / "large.mp4"
+    result = document("upscale", small, target, "--network", run_folder)
+    assert (result["frames"], result["width"], result["height"]) == (4, 256, 160)
+    with av.open(str(target)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4
+
+    exported = document("export", run_folder, "--to", "onnx", "--out", tmp_path / "export")
+    assert exported["parity"]["max_abs"] <= 1e-4
+    assert len({tuple(size) for size in exported["parity"]["sizes"]}) >= 2
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["student.onnx"]
+    assert exported["metadata"]["degradation"] == "bi"
+
+    profile = document("profile", tmp_path / "export" / "student.onnx", "--size", "32x24", "--threads", "1")
+    assert "host" in json.dumps(profile).lower()
+    assert json.loads(json.dumps(profile))["rows"][0]["isMinQueryMet"] is True
+
+
+def test_list(document, command):
+    rows = {row["name"]: row for row in document("list")}
+    wanted = {"name", "role", "parameters", "macs", "window", "scale", "time_scale", "hr_channels"}
+    assert all(wanted <= set(row) for row in rows.values())
+    assert (rows["edvr-l"]["parameters"], rows["edvr-m"]["parameters"]) == (20_699_363, 3_300_131)
+    assert rows["fastdvdnet"]["macs"] / 1e12 == pytest.approx(0.0593, abs=5e-5)
+    assert rows["edvr-s"]["weights"] is True
+    code, out, _ = command("list")
+    assert code == 0
+    assert "180x120" in out
