@@ -28,8 +28,10 @@ _DONE, _CHECK_FAILED, _WRONG_INPUT, _INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options.command_line = shlex.join(["distill", *(sys.argv[1:] if arguments is None else arguments)])
+    log, console = logging.getLogger("distill"), _Console(logging.INFO)
+    log.setLevel(logging.DEBUG)  # the console takes what matters, a run's log.txt takes all
+    log.addHandler(console)
     try:
         return int(options.run(options))
     except CheckFailed as error:
@@ -44,6 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         return _fail(f"The system refused{where}: {error.strerror or error}.", _WRONG_INPUT)
+    finally:
+        log.removeHandler(console)
+
+
+class _Console(logging.Handler):
+    """Lines on standard error that do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import sys
@@ -201,7 +202,7 @@ class Trainer:
         left = pace.line(self.config.training.steps - self.step)
         # with a progress bar on screen the line goes to log.txt only
         log.log(
-            10 if not progress.disable else 20,
+            logging.INFO if progress.disable else logging.DEBUG,
             "step %d/%d  lr %.2e  %s  %s",
             self.step,
             self.config.training.steps,

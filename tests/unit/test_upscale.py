@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -76,6 +75,7 @@ def write_video(
     path: Path,
     frames: list[VideoFrame],
     *,
+    encoder: str = "libx264",
     rate: Fraction = Fraction(25),
     stamps: list[int] | None = None,
     time_base: Fraction | None = None,
@@ -85,9 +85,10 @@ def write_video(
     aspect: Fraction | None = None,
     sound_start: float = 0,
 ) -> Path:
-    """Encode near-losslessly; the sound is a 440 Hz tone as long as the video."""
+    """Encode near-losslessly; the sound is a 440 Hz tone half a second longer."""
     with av.open(str(path), "w") as output:
-        video = output.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast", "bf": "2"})
+        options = {"crf": "1", "preset": "ultrafast", "bf": "2"} if encoder == "libx264" else {}
+        video = output.add_stream(encoder, rate=rate, options=options)
         video.width, video.height, video.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
         codec = video.codec_context
         codec.time_base = time_base or 1 / rate
@@ -102,7 +103,7 @@ def write_video(
             output.mux(video.encode(picture))
         output.mux(video.encode(None))
         if tone is not None:
-            write_tone(output, tone, float(len(frames) / rate), sound_start)
+            write_tone(output, tone, float(len(frames) / rate) + 0.5, sound_start)
     return path
 
 
@@ -184,6 +185,14 @@ def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, sound: str, suffix:
     assert len(sound_packets(target)) == len(sound_packets(source))
 
 
+def test_equal_time_stamps_are_told_apart(tmp_path: Path) -> None:
+    stamps = [0, 400, 403, 800]  # Matroska counts in milliseconds
+    source = write_video(tmp_path / "in.mkv", moving_frames(4), stamps=stamps, time_base=Fraction(1, 10000))
+    assert times(source) == [0, 0.04, 0.04, 0.08]
+    upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert times(tmp_path / "out.mp4") == pytest.approx([0, 0.04, 0.041, 0.08], abs=1e-9)
+
+
 def test_a_stream_without_time_stamps(tmp_path: Path) -> None:
     source = write_video(tmp_path / "in.h264", moving_frames(9), rate=Fraction(50))
     assert upscale(Nearest(), source, tmp_path / "out.mkv").frames == 9
@@ -202,6 +211,14 @@ def test_colours_stay(tmp_path: Path, rgb: tuple[int, int, int], matrix: str, fu
     for frame in decoded(tmp_path / "out.mp4"):
         assert (frame.colorspace, frame.color_range) == (1, 1)
         assert rgb_of(frame) == pytest.approx(rgb, abs=3)
+
+
+def test_full_range_is_seen_where_the_pixel_format_does_not_tell(tmp_path: Path) -> None:
+    frames = [plain_frame((210, 40, 30), "bt709", full=True)] * 2
+    source = write_video(tmp_path / "in.mkv", frames, encoder="ffv1", matrix=1, color_range=2)
+    assert decoded(source)[0].format.name == "yuv420p"
+    upscale(Nearest(), source, tmp_path / "out.mp4")
+    assert rgb_of(decoded(tmp_path / "out.mp4")[0]) == pytest.approx((210, 40, 30), abs=3)
 
 
 def test_untagged_small_video_is_taken_as_bt601(tmp_path: Path) -> None:
@@ -263,25 +280,25 @@ def test_video_to_an_empty_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out.frames").iterdir())) == 3
 
 
-def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+def test_frames_are_read_when_their_turn_comes(tmp_path: Path) -> None:
     folder_of_frames(tmp_path / "in", 12)
-    ahead: list[int] = []
+    given = np.full((10, 12, 3), 77, np.uint8)
+    counted: list[int] = []
 
-    class Counting(Nearest):
-        taken = 0
+    def progress(count: int) -> None:
+        counted.append(count)
+        if len(counted) == 8:  # frames up to the tenth are in the window by now
+            Image.fromarray(given).save(tmp_path / "in" / "frame11.png")
 
-        def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-            def counted() -> Iterator[Tensor]:
-                for frame in frames:
-                    self.taken += 1
-                    yield frame
+    upscale(Nearest(), tmp_path / "in", tmp_path / "out", progress=progress)
+    assert counted == [1] * 12
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "000012.png")), given.repeat(4, 0).repeat(4, 1))
 
-            return super().stream(counted())
 
-    network = Counting()
-    upscale(network, tmp_path / "in", tmp_path / "out", progress=lambda _: ahead.append(network.taken - len(ahead)))
-    assert len(ahead) == 12
-    assert max(ahead) == network.window // 2 + 1
+def test_the_network_is_left_in_evaluation_mode(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 2)
+    network = Nearest().train()
+    upscale(network, tmp_path / "in", tmp_path / "out")
     assert not network.training
 
 
