@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, help="footage for the proof (default: the held-out samples)")
     command = _add(commands, "profile", _profile, "this host's latency of an exported or trained network")
     command.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, a run folder or a file of weights")
-    command.add_argument("--size", type=_size, help="low resolution, WIDTHxHEIGHT (default: what the file fixes, or 180x120)")
+    command.add_argument("--size", type=_size, help="low resolution, WIDTHxHEIGHT (default: the file's, or 180x120)")
     command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
     _add(commands, "list", _list, "every network, its size and its cost")
     return parser

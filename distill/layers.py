@@ -48,6 +48,9 @@ class PixelShuffleTail(nn.Module):
         self.upconv2 = nn.Conv2d(channels, self.hr_channels * 4, 3, padding=1)
         self.conv_hr = nn.Conv2d(self.hr_channels, self.hr_channels, 3, padding=1)
         self.conv_last = nn.Conv2d(self.hr_channels, 3, 3, padding=1)
+        for conv in (self.upconv1, self.upconv2, self.conv_hr):
+            # torch's own default halves the signal at every layer, and the tail then takes long to learn anything
+            nn.init.kaiming_normal_(conv.weight, a=0.1)
         nn.init.zeros_(self.conv_last.weight)  # an untrained network is its base image, not noise
         nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
 

@@ -123,7 +123,7 @@ def upscale(
             "or video, or another device."
         ) from error
     except (FFmpegError, OSError) as error:
-        raise DataError(f"{target} cannot be written ({_reason(error)}); see to it and run again.") from error
+        raise DataError(f"{target} cannot be written ({_reason(error)}); make room or give another place.") from error
     return UpscaleResult(count, size, footage.rate, writer.audio, time.perf_counter() - started)
 
 
@@ -203,12 +203,12 @@ def _footage(source: Path) -> Iterator[_Footage]:
         first = next(decoded, None)
         if first is None:
             raise DataError(f"{source} holds no decodable frame; give a video that plays.")
-        codec, aspect = stream.codec_context, stream.codec_context.sample_aspect_ratio or Fraction(1)
+        codec, aspect = stream.codec_context, stream.sample_aspect_ratio or Fraction(1)
         rate = stream.average_rate or stream.guessed_rate or _FOLDER_RATE
         base = stream.time_base or 1 / rate
         step, start = round(1 / (rate * base)), round(_start(container) / base)
         yield _Footage(
-            frames=_stamped(chain([first], decoded), step, start, source),
+            frames=_read(_stamped(chain([first], decoded), step, start, source), source),
             rate=rate,
             time_base=base,
             pixel_aspect=1 / aspect if _quarter_turns(first) % 2 else aspect,

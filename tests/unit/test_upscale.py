@@ -227,6 +227,14 @@ def test_untagged_small_video_is_taken_as_bt601(tmp_path: Path) -> None:
     assert rgb_of(decoded(tmp_path / "out.mp4")[0]) == pytest.approx((210, 40, 30), abs=3)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_the_shape_of_pixels_stays(tmp_path: Path, suffix: str) -> None:
+    source = write_video(tmp_path / "in.mkv", moving_frames(2), aspect=Fraction(16, 15))
+    upscale(Nearest(), source, tmp_path / f"out{suffix}")
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+
+
 @pytest.mark.parametrize(("clockwise", "corner"), [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
 def test_turned_videos_come_out_upright(tmp_path: Path, clockwise: int, corner: tuple[int, int]) -> None:
     picture = np.full((32, 48, 3), 40, np.uint8)
