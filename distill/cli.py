@@ -122,7 +122,7 @@ def _add_training(commands: Any) -> None:
         command.add_argument("--out", type=Path, help="run folder (default: runs/TEACHER-STUDENT)")
         command.add_argument("--resume", nargs="?", const="auto", metavar="auto|FILE", help="go on from a saved state")
         command.add_argument("--device", help="auto, cpu or cuda")
-        command.add_argument("--precision", choices=("fp32", "bf16"))
+        command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
         command.add_argument("--seed", type=int)
         command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
         command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")

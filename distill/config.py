@@ -76,14 +76,16 @@ class OptimiserConfig:
     """Adam.
 
     Attributes:
-        learning_rate: at the start.
+        learning_rate: the highest.
+        warm_up: steps over which it rises to that, in a straight line.
         schedule: "cosine" falls to zero at the last step, "halving" halves every `halve_every` steps.
         halve_every: steps.
         offset_rate: factor on the learning rate of the convolutions that predict deformable offsets.
         clip_gradient: largest norm of the gradient; null is any.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
+    warm_up: int = 50
     schedule: Literal["cosine", "halving"] = "cosine"
     halve_every: int = 200_000
     offset_rate: float = 0.25
@@ -97,22 +99,27 @@ class TrainingConfig:
     Attributes:
         steps: how many.
         batch: clips per step.
+        norm: batch normalisation "frozen" with statistics measured once before the first step, as the deployed student
+            has them, or by "batch". A few small crops have statistics of their own, and a student that leans on them
+            while it learns falls apart without them; large batches are safe.
         restore: "all" frames of a clip, or, without a teacher, the "middle" one of clips as long as the network's
             window, as window networks are trained by their authors.
         seed: of weights, crops and everything else random.
         device: "auto", "cpu" or "cuda".
-        precision: "fp32" or "bf16" (mixed: convolutions in bfloat16, weights and losses in float32).
+        precision: "fp32", "bf16" (mixed: convolutions in bfloat16, weights and losses in float32), or "auto": bf16 where
+            the device computes in it.
         log_every: steps between lines in metrics.jsonl.
         validate_every: steps between validations, each with pictures and a checkpoint; null is at the end only.
     """
 
-    steps: int = 100
+    steps: int = 400
     batch: int = 1
+    norm: Literal["frozen", "batch"] = "frozen"
     restore: Literal["all", "middle"] = "all"
     seed: int = 0
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    log_every: int = 5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    log_every: int = 10
     validate_every: int | None = None
 
 

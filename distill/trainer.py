@@ -27,10 +27,11 @@ from distill.run_folder import RunFolder, log
 from distill.task import SpaceTimeDistillation
 from teachers.deformable import largest_mean_offset
 
-__all__ = ["Interrupted", "Trainer", "learning_rate"]
+__all__ = ["Interrupted", "Trainer", "learning_rate", "mixed_precision"]
 
 _LARGEST_OFFSET = 50.0  # pixels; a trained EDVR stays under 10, one whose loss is about to burst goes far beyond
 _SAVE_SECONDS = 600.0
+_NORM_STEPS = 128  # steps over which the batches for the normalisation's statistics are spread
 
 
 class Interrupted(KeyboardInterrupt):
@@ -84,6 +85,7 @@ class Trainer:
         # channels last is faster wherever convolutions are; it changes no result
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = _optimiser(self.task, config.optimiser)
+        self.mixed = mixed_precision(config.training.precision, device)
         self.step = 0
         self.best = -math.inf
         self.before: dict[str, Any] | None = None
@@ -99,6 +101,7 @@ class Trainer:
         with self._catching_signals():
             try:
                 if self.before is None:
+                    self._measure_norm()
                     self.before = self.judge(self.task.student)
                     self._save()
                 self._loop()
@@ -164,11 +167,11 @@ class Trainer:
     def _learn(self, batch: Batch) -> dict[str, float]:
         """One step; returns each loss by name."""
         self.task.train()
+        self._freeze_norm()
         rate = learning_rate(self.config.optimiser, self.step, self.config.training.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        mixed = self.config.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             parts = self.task(batch, self.step)
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
@@ -179,6 +182,29 @@ class Trainer:
         self.optimiser.step()
         self.task.after_step(parts)
         return losses
+
+    def _freeze_norm(self) -> None:
+        if self.config.training.norm == "frozen":
+            for norm in self._norms():
+                norm.eval()
+
+    def _measure_norm(self) -> None:
+        """Give a fresh student the statistics of real footage, averaged over some batches."""
+        fresh = [norm for norm in self._norms() if not int(norm.num_batches_tracked or 0)]
+        if self.config.training.norm != "frozen" or not fresh:
+            return
+        momenta = [norm.momentum for norm in fresh]
+        for norm in fresh:
+            norm.momentum = None  # a plain average
+        self.task.train()
+        with torch.no_grad():
+            for step in range(0, _NORM_STEPS, _NORM_STEPS // 8):
+                self.task.student(self.sampler.batch(step).lr.to(self.device))
+        for norm, momentum in zip(fresh, momenta, strict=True):
+            norm.momentum = momentum
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [module for module in self.task.student.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def _guard(self, losses: dict[str, float], norm: Tensor) -> None:
         """Stop before a step that would spoil the weights."""
@@ -309,9 +335,10 @@ def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
         step: from 0.
         steps: of the whole run.
     """
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warm_up, 1))
     if settings.schedule == "halving":
-        return settings.learning_rate * 0.5 ** (step // settings.halve_every)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return rate * 0.5 ** (step // settings.halve_every)
+    return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _peak_memory() -> str:
@@ -322,6 +349,15 @@ def _peak_memory() -> str:
 
     unit = 1 << 30 if sys.platform == "darwin" else 1 << 20  # bytes there, kilobytes elsewhere
     return f"  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
+
+
+def mixed_precision(name: str, device: torch.device) -> bool:
+    """Whether convolutions run in bfloat16: asked for, or "auto" and the device computes in it."""
+    if name != "auto":
+        return name == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _optimiser(task: SpaceTimeDistillation, settings: OptimiserConfig) -> torch.optim.Adam:

@@ -44,6 +44,7 @@ class FastDVDnet(WindowNetwork):
         super().__init__()
         self.lr_channels, self.hr_channels = channels, PixelShuffleTail.hr_channels
         self.temp1 = DenoisingBlock(3, 3, widths, frame_channels)
+        nn.init.zeros_(self.temp1.outc.convblock[-1].weight)  # type: ignore[arg-type]  # the first stage starts by passing its middle frame on
         self.temp2 = DenoisingBlock(3, channels, widths, frame_channels)
         self.backbone = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.tail = PixelShuffleTail(channels, hr_tap)
@@ -93,6 +94,10 @@ class DenoisingBlock(nn.Module):
         self.upc2 = _Named(_pair(quarter), _conv(quarter, half * 4), nn.PixelShuffle(2))
         self.upc1 = _Named(_pair(half), _conv(half, full * 4), nn.PixelShuffle(2))
         self.outc = _Named(*_conv_norm(full, full), _conv(full, out_channels))
+        for deep in (self.upc1, self.upc2):
+            # The deep branches start silent: their random sum would drown the detail that the shallow one carries,
+            # and a student then takes over a thousand steps to beat its base image instead of two hundred.
+            nn.init.zeros_(deep.convblock[1].weight)  # type: ignore[arg-type]
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(N, 3, in_channels, h, w) -> (N, out_channels, h, w); h and w are multiples of 4."""
