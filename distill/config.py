@@ -63,11 +63,11 @@ class DistillationConfig:
             The ConvLSTM over whole F^SR costs more than both networks together.
     """
 
-    space: float = 1.0
-    time: float = 100.0
+    space: float = 0.01
+    time: float = 1.0
     mapping: Literal["sum_squared", "sum_absolute", "max_squared"] = "sum_squared"
     features: Literal["hr", "lr"] = "hr"
-    warm_up: int = 20
+    warm_up: int = 450
     memory_crop: int | None = 32
 
 
@@ -84,7 +84,7 @@ class OptimiserConfig:
         clip_gradient: largest norm of the gradient; null is any.
     """
 
-    learning_rate: float = 4e-4
+    learning_rate: float = 3e-4
     warm_up: int = 50
     schedule: Literal["cosine", "halving"] = "cosine"
     halve_every: int = 200_000
@@ -106,13 +106,13 @@ class TrainingConfig:
             window, as window networks are trained by their authors.
         seed: of weights, crops and everything else random.
         device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16" (mixed: convolutions in bfloat16, weights and losses in float32), or "auto": bf16 where
-            the device computes in it.
+        precision: "fp32"; "bf16", mixed: convolutions in bfloat16, weights and losses in float32; or "auto": bf16
+            where the device computes in it.
         log_every: steps between lines in metrics.jsonl.
         validate_every: steps between validations, each with pictures and a checkpoint; null is at the end only.
     """
 
-    steps: int = 400
+    steps: int = 650
     batch: int = 1
     norm: Literal["frozen", "batch"] = "frozen"
     restore: Literal["all", "middle"] = "all"
