@@ -70,7 +70,10 @@ class WindowNetwork(VideoNetwork):
 
     @abstractmethod
     def reconstruct(self, window: Tensor) -> Upsampled:
-        """Restore the middle frame of a window (B, window, 3, h, w): the fields have no T' axis."""
+        """Restore the middle frame of a window (B, window, 3, h, w): the fields have no T' axis.
+
+        Sizes that are no multiple of 4 are padded by repeating the last row and column, and cropped again.
+        """
 
     def forward(self, clip: Tensor) -> Upsampled:
         batch, length = clip.shape[:2]

@@ -93,4 +93,4 @@ def test_a_setting_that_does_not_fit(setting, expected):
 
 
 def test_the_defaults_are_written_down_once():
-    assert yaml.safe_load(to_yaml(Config()))["distillation"]["time"] == 100.0
+    assert yaml.safe_load(to_yaml(Config()))["data"]["degradation"] == "bi"

@@ -10,7 +10,7 @@ from distill.task import SpaceTimeDistillation
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 
-SETTINGS = DistillationConfig(warm_up=2, memory_crop=None)
+SETTINGS = DistillationConfig(space=1, time=100, warm_up=2, memory_crop=None)
 
 
 @pytest.fixture
