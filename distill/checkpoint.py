@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +28,18 @@ from teachers import weights as published
 __all__ = ["Checkpoint", "Described", "load", "read", "read_training_state", "replacing", "save", "save_training_state"]
 
 _FORMAT = "distill-vsr 1"
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    zipfile.BadZipFile,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +59,17 @@ class Described:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def as_text(self) -> dict[str, str]:
-        """The same as text by name, for the metadata of exported files; what is not text, as JSON."""
+        """The same as text by name, for the metadata of exported files; what is not text, as JSON.
+
+        Without what tells of the machine (command line, paths, processor): exported files go to strangers.
+        """
+        private = ("command", "data", "from", "versions", "teacher")
+        told = {name: value for name, value in self.provenance.items() if name not in private}
         return {
             "network": self.name,
             "keywords": json.dumps(self.keywords, sort_keys=True),
             "degradation": self.degradation or "unknown",
-            "provenance": json.dumps(self.provenance, sort_keys=True),
+            "provenance": json.dumps(told, sort_keys=True),
         }
 
 
@@ -99,7 +118,10 @@ def save(path: Path, network: VideoNetwork, described: Described, *, half: bool 
 def save_training_state(path: Path, network: VideoNetwork, described: Described, training: Mapping[str, Any]) -> None:
     """Write weights and everything that a resumed run needs, atomically."""
     with replacing(path) as temporary:
-        torch.save({**_header(described), "weights": network.state_dict(), "training": dict(training)}, temporary)
+        # by way of memory: on a full disk torch.save itself raises what nobody understands
+        content = io.BytesIO()
+        torch.save({**_header(described), "weights": network.state_dict(), "training": dict(training)}, content)
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_training_state(path: Path) -> tuple[Described, dict[str, Tensor], dict[str, Any]]:
@@ -186,13 +208,13 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no file {path}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read as a file of weights ({reason}); it may be truncated, or hold code, "
             "which is never loaded."
         ) from error
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors.")
     return content
 

@@ -40,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), _WRONG_INPUT)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped", _INTERRUPTED)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        remedies = "smaller data.crop, training.batch or distillation.memory_crop, or --device cpu"
+        return _fail(f"The device's memory is full; try a {remedies}.", _WRONG_INPUT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone
         return _DONE
@@ -76,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--split", choices=("train", "test"), help="of layouts that have lists")
     command.add_argument("--degradation", help="bi, bd or bd-centred (default: what the network was trained on, or bi)")
     command.add_argument("--channel", choices=("y", "rgb"), default="y")
-    command.add_argument("--crop", type=int, default=0, help="pixels left out along every border")
+    command.add_argument("--crop", type=_count, default=0, help="pixels left out along every border")
     command.add_argument("--device", default="auto")
     command.add_argument("--force", action="store_true", help="measure on a degradation the network does not know")
     command = _add(commands, "upscale", _upscale, "a video in, a larger video out")
@@ -87,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "export", _export, "write a file that a phone's runtime reads, and prove it")
     command.add_argument("network", metavar="RUN", help="a run folder, a file, or a network's name")
     command.add_argument("--to", choices=("onnx",), required=True)
-    command.add_argument("--out", type=Path, help="folder (default: RUN/export)")
+    command.add_argument("--out", type=Path, help="folder (default: RUN/export, or runs/NAME/export)")
     command.add_argument("--size", type=_size, help="fix the low resolution to WIDTHxHEIGHT (default: any)")
     command.add_argument("--data", type=Path, help="footage for the proof (default: the held-out samples)")
     command = _add(commands, "profile", _profile, "this host's latency of an exported or trained network")
@@ -128,6 +133,12 @@ def _add_training(commands: Any) -> None:
         command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
 
 
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of pixels")
+    return int(text)
+
+
 def _size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT -> (height, width)."""
     width, cross, height = text.partition("x")
@@ -144,7 +155,7 @@ def _train(options: argparse.Namespace) -> int:
     path, state = _resumed(options)
     config_file = options.config
     if path is not None and state is not None and config_file is None:
-        config_file = path / "config.yaml"
+        config_file = state.parent.parent / "config.yaml"
     flags = {
         "teacher": options.teacher,
         "student": options.student,
@@ -265,8 +276,8 @@ def _export(options: argparse.Namespace) -> int:
     network, described = open_network(options.network)
     network = _window_network(network, options.network)
     run = Path(options.network)
-    out = options.out or (run / "export" if run.is_dir() else Path("export"))
-    clips = _proof_clips(options.data, described.degradation or "bi", network.scale)
+    out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
+    clips = _proof_clips(options.data, None if options.size else described.degradation or "bi", network.scale)
     target = out / _artifact_name(run)
     with replacing(target) as unproven:
         artifact = export_onnx(network, unproven, metadata=described.as_text(), size=options.size)
@@ -290,8 +301,8 @@ def _artifact_name(run: Path) -> str:
     return "student.onnx" if run.is_dir() else f"{run.stem}.onnx"
 
 
-def _proof_clips(data: Path | None, degradation: str, scale: int) -> list[torch.Tensor]:
-    """Two low-resolution clips (7, 3, h, w) of real frames."""
+def _proof_clips(data: Path | None, degradation: str | None, scale: int) -> list[torch.Tensor]:
+    """Two clips (7, 3, h, w) of real frames, degraded; None leaves them as large as they are, for a fixed size."""
     import torch
 
     from distill.data import degrade, find_clips, sample_clips
@@ -300,7 +311,8 @@ def _proof_clips(data: Path | None, degradation: str, scale: int) -> list[torch.
     for clip in find_clips(sample_clips("held_out") if data is None else data)[:2]:
         frames = torch.stack([torch.from_numpy(frame) for frame in clip.frames(0, 7)]).permute(0, 3, 1, 2)
         height, width = (side // scale * scale for side in frames.shape[-2:])
-        proofs.append(degrade(frames[..., :height, :width].float() / 255, degradation, scale))
+        footage = frames[..., :height, :width].float() / 255
+        proofs.append(footage if degradation is None else degrade(footage, degradation, scale))
     return proofs
 
 

@@ -90,10 +90,13 @@ def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> 
     """
     config, trainer = prepared.config, prepared.trainer
     run = trainer.run
+    if resume is not None:
+        trainer.resume(resume)  # before anything is written: a state that does not fit leaves the run as it was
     run.start(config, command, resuming=resume is not None)
     with run.logging_to_file():
         if resume is not None:
-            trainer.resume(resume)
+            run.forget_after(trainer.step)
+            log.info("going on from step %d of %s", trainer.step, resume)
         taught = f"{config.teacher} teaches " if config.teacher is not None else "training "
         log.info("%s%s on %s, %d clips, into %s", taught, config.student, trainer.device, prepared.clips, run.path)
         trained = trainer.train()
@@ -134,6 +137,8 @@ def check_degradation(name: str, described: Described, degradation: str, *, forc
         ConfigError: they differ and `force` was not given.
     """
     trained = described.degradation
+    if trained is None:
+        log.warning("%s does not say which degradation it was trained on; %s is taken on trust", name, degradation)
     if trained is not None and trained != degradation and not force:
         raise ConfigError(
             f"{name} was trained on degradation {trained} and would lose about 2 dB on {degradation}; "
@@ -199,6 +204,7 @@ def _frames(config: Config, student: VideoNetwork) -> int:
 
 def _is_file(name: str) -> bool:
     """A path rather than the name of a network: it looks like one, or is there."""
-    if ":" in name or name in registry.names():
+    if name in registry.names():
         return False
-    return "/" in name or name.endswith((".pt", ".pth", ".safetensors")) or Path(name).exists()
+    path = Path(name)
+    return path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1 or path.exists()

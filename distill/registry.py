@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ def find(name: str, role: Role | None = None) -> Entry:
     Raises:
         ConfigError: nothing is called so, or it is made for another role.
     """
-    if ":" in name:
+    module, colon, attribute = name.partition(":")
+    if colon and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return Entry(name, None, _import_class(name), {})
     known = {entry.name: entry for entry in entries()}
     entry = known.get(teachers.ALIASES.get(name, name))
@@ -93,6 +95,8 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 def _import_class(name: str) -> type[VideoNetwork]:
     module_name, _, class_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a class beside the caller, as with `python -m`
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -51,8 +52,12 @@ class RunFolder:
                 file.write(command + "\n")
             if not resuming:
                 (self.path / "metrics.jsonl").unlink(missing_ok=True)
-            (self.path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-            (self.path / "env.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+            for name, text in (
+                ("config.yaml", to_yaml(config)),
+                ("env.json", json.dumps(environment(), indent=2) + "\n"),
+            ):
+                with replacing(self.path / name) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"The run folder {self.path} cannot be written: {error.strerror}.") from error
 
@@ -79,7 +84,7 @@ class RunFolder:
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _step(line) <= step]
         with replacing(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
@@ -91,6 +96,14 @@ class RunFolder:
         with replacing(path) as temporary:
             Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
         return path
+
+
+def _step(line: str) -> float:
+    """The step of a line of metrics.jsonl; infinite for one that a hard stop left half written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def environment() -> dict[str, Any]:

@@ -44,6 +44,7 @@ class SpaceTimeDistillation(nn.Module):
         self.middle_only = middle_only
         self.memory: ConvLSTM | None = None
         self.memory_frozen = False
+        self.gain: float | None = None if settings.match_scale else 1.0
         if teacher is None:
             return
         teacher.requires_grad_(False)
@@ -85,6 +86,9 @@ class SpaceTimeDistillation(nn.Module):
             with torch.no_grad():
                 taught: Upsampled = self.teacher(batch.lr)
             ours, theirs = self._features(restored), self._features(taught)
+            if self.gain is None:
+                self.gain = float((theirs.square().mean() / ours.detach().square().mean().clamp_min(1e-12)).sqrt())
+            ours = ours * self.gain
             if self.settings.space:
                 parts["space"] = space_distance(ours, theirs, self.settings.mapping)
                 loss = loss + self.settings.space * parts["space"]
@@ -107,12 +111,13 @@ class SpaceTimeDistillation(nn.Module):
     def trained_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the student's weights."""
         memory = self.memory.state_dict() if self.memory is not None else {}
-        return {"memory": memory, "memory_frozen": self.memory_frozen}
+        return {"memory": memory, "memory_frozen": self.memory_frozen, "gain": self.gain}
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Undo `trained_state`."""
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+        self.gain = state["gain"]
         if state["memory_frozen"]:
             self.freeze_memory()
 

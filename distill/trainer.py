@@ -108,7 +108,12 @@ class Trainer:
                 return {"student before": self.before, "student after": self._finish()}
             except Interrupted:
                 self._save()
-                log.info("stopped at step %d; saved %s, go on with --resume auto", self.step, self.run.last)
+                log.info(
+                    "stopped at step %d; saved %s, go on with --resume auto --out %s",
+                    self.step,
+                    self.run.last,
+                    self.run.path,
+                )
                 raise
 
     def resume(self, path: Any) -> None:
@@ -123,15 +128,22 @@ class Trainer:
                 f"{path} is of {described.name} {dict(described.keywords)}, this run trains "
                 f"{self.described.name} {dict(self.described.keywords)}."
             )
-        self.task.student.load_state_dict(weights)
-        self.task.load_trained_state(state["task"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        factors = [group["factor"] for group in self.optimiser.param_groups]
+        try:
+            self.task.student.load_state_dict(weights)
+            self.task.load_trained_state(state["task"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} was written by another kind of run (teacher, distillation.time or features differ); "
+                "go on with the recipe it was started with."
+            ) from error
+        for group, factor in zip(self.optimiser.param_groups, factors, strict=True):
+            group["factor"] = factor  # the recipe's, which may have been changed since
         self.step, self.best, self.before = state["step"], state["best"], state["before"]
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"])
-        self.run.forget_after(self.step)
-        log.info("going on from step %d of %s", self.step, path)
 
     def _loop(self) -> None:
         settings = self.config.training
@@ -156,6 +168,7 @@ class Trainer:
                 if every is not None and self.step % every == 0 and self.step < settings.steps:
                     self._save()
                     self._validate()
+                    self._save()  # again, with the best figure so far
                 if time.perf_counter() - saved > _SAVE_SECONDS:
                     self._save()
                     saved = time.perf_counter()
@@ -217,7 +230,8 @@ class Trainer:
         if wrong:
             raise TrainingDiverged(
                 f"Training diverged at step {self.step}: {wrong[0]}. The last good state is {self.run.last}; go on "
-                "from it with --resume auto and a lower optimiser.learning_rate or a set optimiser.clip_gradient."
+                f"from it with --resume auto --out {self.run.path} and a lower optimiser.learning_rate or a set "
+                "optimiser.clip_gradient."
             )
 
     def _report(self, losses: dict[str, float], pace: _Pace, progress: tqdm[Any]) -> None:

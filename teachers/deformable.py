@@ -99,7 +99,8 @@ class DeformablePack(nn.Module):
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """(B, C, H, W) sampled where `offset_features` (B, C, H, W) says."""
-        first, second, mask = self.conv_offset(offset_features).float().chunk(3, dim=1)
+        with torch.autocast(features.device.type, enabled=False):
+            first, second, mask = self.conv_offset(offset_features.float()).chunk(3, dim=1)
         offset = torch.cat((first, second), dim=1)
         if self.training:
             self.mean_offset = offset.detach().abs().mean()

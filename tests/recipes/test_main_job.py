@@ -73,6 +73,20 @@ def test_resume_goes_on_with_everything(document, tmp_path):
     assert len((out / "command.txt").read_text().splitlines()) == 2
 
 
+def test_resume_takes_a_changed_recipe_and_a_half_written_line(document, tmp_path):
+    out = tmp_path / "run"
+    small = "student_options={channels: 8, offset_groups: 2, extract_blocks: 1, reconstruct_blocks: 1}"
+    tiny = ["--set", small, *TINY[2:], "--set", "training.steps=1"]
+    document("pretrain", "edvr-s", "--out", out, *tiny)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "psn')
+    changed = ["--set", "optimiser.offset_rate=0.01", "--set", "training.steps=2"]
+    document("pretrain", "--resume", out / "checkpoints" / "last.pt", *changed)
+    _, _, state = read_training_state(out / "checkpoints" / "last.pt")
+    assert [group["factor"] for group in state["optimiser"]["param_groups"]] == [1.0, 0.01]
+    assert [line["step"] for line in metrics(out)] == [1, 1, 2, 2]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_saves_first_and_resume_goes_on(tmp_path, number):
     out = tmp_path / "run"
@@ -163,6 +177,9 @@ def test_upscale_export_and_profile_the_student(document, run_folder, tmp_path):
     assert len({tuple(size) for size in exported["parity"]["sizes"]}) >= 2
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["student.onnx"]
     assert exported["metadata"]["degradation"] == "bi"
+    assert str(run_folder) not in json.dumps(exported["metadata"]), "a path of this machine goes to strangers"
+    fixed = document("export", run_folder, "--to", "onnx", "--out", tmp_path / "fixed", "--size", "180x120")
+    assert fixed["metadata"]["size"] == "120x180"
 
     profile = document("profile", tmp_path / "export" / "student.onnx", "--size", "32x24", "--threads", "1")
     assert "host" in json.dumps(profile).lower()

@@ -75,7 +75,11 @@ def test_a_truncated_checkpoint(refused, run_folder, tmp_path):
         path.write_bytes(content[: len(content) // 2])
         assert "cannot be read" in refused("train", "--teacher", path)
         assert "cannot be read" in refused("eval", path, "--data", sample_clips("held_out"))
-    assert "cannot be read" in refused("train", "--resume", tmp_path / "checkpoints-last.pt", "--out", tmp_path / "run")
+    state = tmp_path / "checkpoints-last.pt"
+    recipe = run_folder / "config.yaml"
+    sentence = refused("train", "--resume", state, "--out", tmp_path / "run", "--config", recipe)
+    assert "checkpoints-last.pt cannot be read" in sentence
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_students_file_given_as_teacher(refused, run_folder):
@@ -90,6 +94,20 @@ def test_an_unwritable_out(refused, run_folder, tmp_path):
         refused("export", run_folder, "--to", "onnx", "--out", out)
     source = sample_clips("held_out") / "road.mp4"
     refused("upscale", source, tmp_path / "file" / "b.mp4", "--network", run_folder)
+
+
+def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(refused, run_folder):
+    before = {name: (run_folder / name).read_bytes() for name in ("config.yaml", "metrics.jsonl", "command.txt")}
+    again = ["train", "--resume", "auto", "--out", run_folder]
+    assert "this run trains" in refused(*again, "--set", "student_options.channels=16")
+    assert "another kind of run" in refused(*again, "--set", "distillation.time=0")
+    assert before == {name: (run_folder / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80", b".", b"0", b"R", b"\x00" * 40])
+def test_files_that_are_no_checkpoints(refused, tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    assert "a.pth cannot be read" in refused("eval", tmp_path / "a.pth", "--data", sample_clips("held_out"))
 
 
 def test_out_that_holds_a_run(refused, run_folder):
@@ -107,6 +125,10 @@ def test_out_that_holds_a_run(refused, run_folder):
         (["train", "--set", "data.exclude=[roda]"], "does not have"),
         (["train", "--set", "student_options.channel=8"], "cannot be built"),
         (["train", "--resume", "auto"], "needs --out"),
+        (["train", "--set", "optimiser.halve_every=0"], "expected at least 1"),
+        (["train", "--set", "data.validation_frames=0"], "expected at least 1"),
+        (["train", "--set", "distillation.memory_crop=-5"], "expected at least 1"),
+        (["train", "--seed", "99999999999999999999"], "2 to the 63rd"),
         (["train", "--resume", "nothing.pt"], "There is no state"),
         (["train", "--config", "nothing.yaml"], "cannot be read"),
         (["eval", "nothing", "--data", "."], "There is no network 'nothing'"),

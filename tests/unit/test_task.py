@@ -92,6 +92,31 @@ def test_the_memory_crop_is_a_square_that_moves(networks, batch):
     assert not torch.equal(seen[1], seen[3])
 
 
+def test_matched_scale_is_set_once_and_kept(networks, batch):
+    task = SpaceTimeDistillation(*networks, SETTINGS)
+    assert task(batch, 0)
+    assert task.gain is None, "set during warm-up"
+    task(batch, 2)
+    with torch.no_grad():
+        ours, theirs = (network(batch.lr).hr_features for network in networks)
+    assert task.gain > 0
+    first = task.gain
+    task(Batch(batch.lr / 2, batch.hr), 3)
+    assert task.gain == first
+    networks[0].eval()
+    fresh = SpaceTimeDistillation(*networks, SETTINGS)
+    fresh.student.eval()
+    fresh(batch, 2)
+    with torch.no_grad():
+        ours = networks[0](batch.lr).hr_features
+    torch.testing.assert_close((ours * fresh.gain).square().mean(), theirs.square().mean())
+    resumed = SpaceTimeDistillation(*networks, SETTINGS)
+    resumed.load_trained_state(task.trained_state())
+    assert resumed.gain == first
+    literal = SpaceTimeDistillation(*networks, DistillationConfig(match_scale=False))
+    assert literal.gain == 1
+
+
 def test_no_teacher_is_reconstruction_alone(networks, batch):
     parts = SpaceTimeDistillation(networks[0], None, SETTINGS)(batch, 100)
     assert set(parts) == {"loss", "reconstruction"}
