@@ -11,7 +11,7 @@ import torch
 import distill
 from distill.checkpoint import read
 from distill.interfaces import windows
-from teachers.deformable import deform_conv2d
+from teachers.deformable import DeformablePack, deform_conv2d
 from teachers.edvr import EDVR
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -108,6 +108,19 @@ def test_once_per_frame_equals_once_per_window(size, attention):
     for ours, theirs in zip(shared, plain, strict=True):
         torch.testing.assert_close(ours.flatten(0, 1), theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(streamed, shared.frames[1], rtol=1e-4, atol=1e-5)
+
+
+def test_offsets_keep_float32_under_mixed_precision():
+    pack = DeformablePack(8, 2)
+    randomise(pack)
+    features = torch.rand(1, 8, 6, 6)
+    seen = []
+    pack.conv_offset.register_forward_hook(lambda *arguments: seen.append(arguments[2]))
+    with torch.no_grad():
+        pack(features, features)
+        with torch.autocast("cpu", torch.bfloat16):
+            pack(features, features)
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_frozen_edvr():
