@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from distill.checkpoint import replacing
-from distill.errors import CheckFailed, ConfigError
+from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import WindowNetwork
 from export.artifact import Artifact
 from export.deploy import deployed
@@ -66,7 +66,7 @@ def export_onnx(
 
     Raises:
         ConfigError: `size` is not positive.
-        OSError: the file cannot be written.
+        InputError: the file cannot be written.
         CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
     """
     started = time.perf_counter()
@@ -92,8 +92,12 @@ def export_onnx(
         model.metadata_props.add(key=key, value=value)
     _check(model)
     payload = model.SerializeToString(deterministic=True)
-    with replacing(target) as temporary:
-        temporary.write_bytes(payload)
+    try:
+        with replacing(target) as temporary:
+            temporary.write_bytes(payload)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error
     digest = hashlib.sha256(payload).hexdigest()
     return Artifact(target, "onnx", len(payload), digest, facts, time.perf_counter() - started)
 
