@@ -87,7 +87,7 @@ class Trainer:
         self.optimiser = _optimiser(self.task, config.optimiser)
         self.mixed = mixed_precision(config.training.precision, device)
         self.step = 0
-        self.best = -math.inf
+        self.best: dict[str, Any] | None = None  # the evaluation of what student.safetensors holds
         self.before: dict[str, Any] | None = None
         self.stopping: int | None = None
 
@@ -251,22 +251,23 @@ class Trainer:
             left,
         )
 
-    def _validate(self) -> Evaluation:
+    def _validate(self) -> None:
         """Validate, keep the best, and show a picture."""
         evaluation = self._evaluate(self.task.student)
         log.info("step %d  validation PSNR %.3f dB  SSIM %.4f", self.step, evaluation.psnr, evaluation.ssim)
         self.run.measure({"step": self.step, "psnr": evaluation.psnr, "ssim": evaluation.ssim})
         self._picture()
-        if evaluation.psnr > self.best:
-            self.best = evaluation.psnr
+        if self.best is None or evaluation.psnr > self.best["average"]["psnr"]:
+            self.best = evaluation.to_json()
             self._save(best=True)
             save(self.run.student, self.task.student, self._described(evaluation))
-        return evaluation
 
     def _finish(self) -> dict[str, Any]:
-        evaluation = self._validate()
+        """The last validation; returns the figures of the best, which is the student that the run leaves behind."""
+        self._validate()
         self._save()
-        return evaluation.to_json()
+        assert self.best is not None
+        return self.best
 
     def judge(self, network: VideoNetwork | None) -> dict[str, Any]:
         """Any network, or bicubic, on the validation clips, as JSON."""

@@ -48,6 +48,16 @@ def test_train_prints_the_table_and_the_next_commands(command, tmp_path):
         assert f"distill {verb} " in out
 
 
+def test_student_after_is_the_student_that_is_left_behind(document, tmp_path):
+    spoilt = ["--set", "training.validate_every=1", "--set", "optimiser.learning_rate=0.05"]
+    result = document("train", "--out", tmp_path / "run", *TINY, *spoilt)
+    psnr = [line["psnr"] for line in metrics(tmp_path / "run") if "psnr" in line]
+    assert psnr[-1] < max(psnr), "nothing to tell apart"
+    after = result["results"]["student after"]
+    assert after["average"]["psnr"] == max(psnr)
+    assert after == read(tmp_path / "run").described.provenance["validation"]
+
+
 def test_the_same_seed_trains_the_same_whatever_the_workers(document, tmp_path):
     weights = []
     for name, workers, seed in (("a", 0, 3), ("b", 2, 3), ("c", 0, 4)):
