@@ -23,7 +23,6 @@ from torch import Tensor
 from distill import registry
 from distill.errors import CheckpointError, ConfigError
 from distill.interfaces import VideoNetwork
-from teachers import weights as published
 
 __all__ = ["Checkpoint", "Described", "load", "read", "read_training_state", "replacing", "save", "save_training_state"]
 
@@ -197,7 +196,7 @@ def _read_pickle(path: Path) -> tuple[Described, dict[str, Tensor]]:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and value.ndim > 0}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     return _described_published(tensors, path)
 
 
@@ -223,7 +222,7 @@ def _described_published(tensors: Mapping[str, Tensor], path: Path) -> tuple[Des
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors.")
     try:
-        name, keywords, weights = published.recognise(tensors)
+        name, keywords, weights = registry.recognise(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Described(name, keywords, None, {"published file": path.name}), weights

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Upsampled", "VideoNetwork", "WindowNetwork", "windows"]
+__all__ = ["ClipNetwork", "Published", "Upsampled", "VideoNetwork", "WindowNetwork", "windows"]
 
 
 class Upsampled(NamedTuple):
@@ -23,13 +24,37 @@ class Upsampled(NamedTuple):
 
     Attributes:
         frames: (B, T', 3, scale*h, scale*w), RGB, nominally in [0, 1] but not clamped.
-        hr_features: F^SR, (B, T', C, scale*h, scale*w), what the last convolution turns into a picture.
-        lr_features: F^LR, (B, T', C', h, w), aligned and fused, before the reconstruction backbone.
+        hr_features: F^SR, (B, T', C, scale*h, scale*w), what the last convolution turns into a picture; None for a
+            network that works at low resolution up to its pixel shuffle.
+        lr_features: F^LR, (B, T', C', h, w), aligned and fused, before the reconstruction backbone; None for a
+            network that works at high resolution from its first layer on. One of the two always exists.
     """
 
     frames: Tensor
-    hr_features: Tensor
-    lr_features: Tensor
+    hr_features: Tensor | None
+    lr_features: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Upsampled:
+        """The same with every field that exists changed alike."""
+        return Upsampled(
+            change(self.frames),
+            None if self.hr_features is None else change(self.hr_features),
+            None if self.lr_features is None else change(self.lr_features),
+        )
+
+
+class Published(NamedTuple):
+    """A published checkpoint in our terms.
+
+    Attributes:
+        name: of the network, as the registry knows it.
+        keywords: that its class must be built with.
+        weights: by our names, complete.
+    """
+
+    name: str
+    keywords: dict[str, Any]
+    weights: dict[str, Tensor]
 
 
 class VideoNetwork(nn.Module, ABC):
@@ -38,14 +63,29 @@ class VideoNetwork(nn.Module, ABC):
     Attributes:
         scale: spatial factor.
         time_scale: 1, or 2 when a frame is also inserted between neighbours.
-        hr_channels: channels of F^SR.
-        lr_channels: channels of F^LR.
+        hr_channels: channels of F^SR, or None where the network has none.
+        lr_channels: channels of F^LR, or None where the network has none.
     """
 
     scale: int = 4
     time_scale: int = 1
-    hr_channels: int
-    lr_channels: int
+    hr_channels: int | None
+    lr_channels: int | None
+
+    @classmethod
+    def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:
+        """Tell whether a published state_dict is of this network, its sizes worked out from the tensors.
+
+        Args:
+            state: tensors by published name, without the `module.` that DataParallel puts before each.
+
+        Returns:
+            None where the names are of another network.
+
+        Raises:
+            CheckpointError: they are of this network, but incomplete or of a variant that is not built here.
+        """
+        return None
 
     @abstractmethod
     def forward(self, clip: Tensor) -> Upsampled:
@@ -79,7 +119,7 @@ class WindowNetwork(VideoNetwork):
         batch, length = clip.shape[:2]
         stacked = windows(clip, self.window).flatten(0, 1)
         restored = self.reconstruct(stacked)
-        return Upsampled(*(field.unflatten(0, (batch, length)) for field in restored))
+        return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         ring: deque[Tensor] = deque(maxlen=self.window)
@@ -87,6 +127,36 @@ class WindowNetwork(VideoNetwork):
             ring.append(frame)
             if len(ring) == self.window:
                 yield self.reconstruct(torch.stack(tuple(ring)).unsqueeze(0)).frames[0]
+
+
+class ClipNetwork(VideoNetwork):
+    """A network that restores a clip as a whole, such as a recurrent one.
+
+    Only `forward` must be written. Streaming works through chunks of `chunk` frames that share `overlap` frames,
+    so a video of any length fits; the first half of what two chunks share is taken from the earlier one.
+    """
+
+    chunk: int = 60
+    overlap: int = 10
+
+    def restore(self, clip: Tensor) -> Iterator[Tensor]:
+        """The frames of `forward(clip)`, one by one, for a clip (1, T, 3, h, w).
+
+        A subclass overrides this to yield each frame before it makes the next, without the features.
+        """
+        yield from self(clip).frames[0]
+
+    def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        source = iter(frames)
+        held = list(islice(source, self.chunk))
+        skipped = 0  # frames at the chunk's start that the chunk before has yielded
+        while held:
+            fresh = list(islice(source, self.chunk - self.overlap))
+            kept = len(held) - (self.overlap // 2 if fresh else 0)
+            restored = self.restore(torch.stack(held).unsqueeze(0))
+            first = self.time_scale * (skipped - 1) + 1 if skipped else 0
+            yield from islice(restored, first, self.time_scale * (kept - 1) + 1)
+            held, skipped = (held[-self.overlap :] + fresh if fresh else []), kept - len(held) + self.overlap
 
 
 def windows(clip: Tensor, window: int) -> Tensor:

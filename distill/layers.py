@@ -8,8 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BicubicUpsample", "HrTap", "PixelShuffleTail", "ResidualBlock", "crop_to", "pad_to_multiple"]
+__all__ = [
+    "BicubicUpsample",
+    "Colour",
+    "HrTap",
+    "LumaChroma",
+    "PixelShuffleTail",
+    "ResidualBlock",
+    "crop_to",
+    "pad_to_multiple",
+    "warp",
+]
 
+Colour = Literal["y", "rgb"]
 HrTap = Literal["conv_last", "conv_hr"]
 
 
@@ -80,8 +91,60 @@ class BicubicUpsample(nn.Module):
         self.weight: Tensor
 
     def forward(self, picture: Tensor) -> Tensor:
+        return functional.pixel_shuffle(self.phases(picture), self.scale)
+
+    def phases(self, picture: Tensor) -> Tensor:
+        """The same before the pixel shuffle, (B, C * scale^2, h, w), for a tail that adds the base there."""
         padded = functional.pad(picture, (2, 2, 2, 2), mode="replicate")
-        return functional.pixel_shuffle(functional.conv2d(padded, self.weight), self.scale)
+        return functional.conv2d(padded, self.weight)
+
+
+class LumaChroma(nn.Module):
+    """RGB in [0, 1] to Y, Cb, Cr of BT.601 in studio range, divided by 255, as MATLAB's rgb2ycbcr; (N, 3, H, W).
+
+    The networks published for luminance alone were trained on this Y.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+        forth = torch.tensor(weight, dtype=torch.float64) / 255
+        shift = torch.tensor([16.0, 128.0, 128.0], dtype=torch.float64) / 255
+        back = torch.linalg.inv(forth)
+        for name, matrix, offset in (("forth", forth, shift), ("back", back, -back @ shift)):
+            self.register_buffer(f"{name}_weight", matrix[:, :, None, None].float(), persistent=False)
+            self.register_buffer(f"{name}_bias", offset.float(), persistent=False)
+        self.forth_weight: Tensor
+        self.forth_bias: Tensor
+        self.back_weight: Tensor
+        self.back_bias: Tensor
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        return functional.conv2d(rgb, self.forth_weight, self.forth_bias)
+
+    def rgb(self, ycbcr: Tensor) -> Tensor:
+        """The way back, (N, 3, H, W), not clamped."""
+        return functional.conv2d(ycbcr, self.back_weight, self.back_bias)
+
+
+def warp(features: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros") -> Tensor:
+    """Sample bilinearly where the flow points: out(p) = features(p + flow(p)).
+
+    Args:
+        features: (N, C, H, W).
+        flow: (N, 2, H, W) pixels, to the right and down.
+        padding: what lies outside: zeros, or the nearest edge pixel.
+
+    Returns:
+        (N, C, H, W).
+    """
+    height, width = features.shape[-2:]
+    # float32 whatever the rest runs in, and arange, because linspace fixes the size in an exported file
+    x = torch.arange(width, device=flow.device, dtype=torch.float32) + flow[:, 0].float()
+    y = torch.arange(height, device=flow.device, dtype=torch.float32)[:, None] + flow[:, 1].float()
+    grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), -1)
+    sampled = functional.grid_sample(features.float(), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return sampled.to(features.dtype)
 
 
 def _cubic_taps(shift: float) -> Tensor:

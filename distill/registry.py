@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 import students
 import teachers
-from distill.errors import ConfigError
-from distill.interfaces import VideoNetwork
+from distill.errors import CheckpointError, ConfigError
+from distill.interfaces import Published, VideoNetwork
 
-__all__ = ["Entry", "Role", "did_you_mean", "entries", "find", "names"]
+__all__ = ["Entry", "Role", "did_you_mean", "entries", "find", "names", "recognise"]
 
 Role = Literal["teacher", "student"]
 
@@ -85,6 +87,25 @@ def find(name: str, role: Role | None = None) -> Entry:
     if role is not None and entry.role != role:
         raise ConfigError(f"{name!r} is a {entry.role}, not a {role}; the {role}s are {', '.join(fitting)}.")
     return entry
+
+
+def recognise(state: Mapping[str, Tensor]) -> Published:
+    """Which network a published state_dict is of, in our terms.
+
+    Args:
+        state: tensors by published name, with or without the `module.` that DataParallel puts before each.
+
+    Raises:
+        CheckpointError: the names are of no network known here, or of a variant that is not built here.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    for network in dict.fromkeys(entry.network for entry in entries()):
+        published = network.recognise(state)
+        if published is not None:
+            return published
+    shown = ", ".join(list(state)[:3])
+    known = ", ".join(dict.fromkeys(entry.network.__name__ for entry in entries()))
+    raise CheckpointError(f"The tensors ({shown}, ...) are of no network known here; known are {known}.")
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ class FastDVDnet(WindowNetwork):
         first = self._first_stage(pad_to_multiple(clip, 4)[:, triplets].flatten(0, 1))
         per_window = windows(first.unflatten(0, (batch, length + 4)), 5)[:, 2:-2, ::2]  # results at t-2, t, t+2
         restored = self._restore(per_window.flatten(0, 1), clip.flatten(0, 1))
-        return Upsampled(*(field.unflatten(0, (batch, length)) for field in restored))
+        return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
     def _first_stage(self, triplet: Tensor) -> Tensor:
         """(N, 3 frames, 3, h, w) -> the middle frame's estimate, (N, 3, h, w)."""

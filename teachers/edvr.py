@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.interfaces import Upsampled, WindowNetwork, windows
+from distill.interfaces import Published, Upsampled, WindowNetwork, windows
 from distill.layers import BicubicUpsample, HrTap, PixelShuffleTail, ResidualBlock, crop_to, pad_to_multiple
 from teachers.deformable import DeformablePack
+from teachers.edvr_names import recognise_edvr
 
 __all__ = ["EDVR", "Base"]
 
@@ -72,6 +74,10 @@ class EDVR(WindowNetwork):
             else nn.Upsample(scale_factor=self.scale, mode="bilinear", align_corners=False)
         )
 
+    @classmethod
+    def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:
+        return recognise_edvr(state)
+
     def reconstruct(self, window: Tensor) -> Upsampled:
         padded = pad_to_multiple(window, 4)
         levels = self._pyramid(padded.flatten(0, 1))
@@ -85,7 +91,7 @@ class EDVR(WindowNetwork):
         levels = self._pyramid(pad_to_multiple(clip, 4).flatten(0, 1))
         per_window = [windows(level.unflatten(0, (batch, length)), self.window).flatten(0, 1) for level in levels]
         restored = self._restore(per_window, clip.flatten(0, 1))
-        return Upsampled(*(field.unflatten(0, (batch, length)) for field in restored))
+        return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
     def _pyramid(self, frames: Tensor) -> Pyramid:
         """(N, 3, h, w) -> features at full, half and quarter size."""

@@ -1,16 +1,16 @@
-"""Published checkpoints onto our networks: names rewritten, sizes worked out from the tensors."""
+"""EDVR's published checkpoints: three layouts of names, rewritten onto ours, and the sizes that the tensors tell."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from distill.errors import CheckpointError
+from distill.interfaces import Published
 
-__all__ = ["Published", "recognise"]
+__all__ = ["recognise_edvr"]
 
 State = Mapping[str, Tensor]
 _TAIL = ("upconv1.", "upconv2.", "conv_hr.", "conv_last.")
@@ -41,33 +41,11 @@ _NAMES_MMAGIC = [
 ]
 
 
-class Published(NamedTuple):
-    """A published checkpoint in our terms: network name, keywords, and weights under our names."""
-
-    name: str
-    keywords: dict[str, Any]
-    weights: dict[str, Tensor]
-
-
-def recognise(state: State) -> Published:
-    """Work out which network a published state_dict is of, and its sizes, and rename its tensors.
-
-    Args:
-        state: tensors by published name, with or without `module.` or `generator.` before each.
-
-    Raises:
-        CheckpointError: the names are of no network known here, or are of a variant that is not built here.
-    """
-    state = {_without_prefix(name): tensor for name, tensor in state.items()}
-    state = {_in_basicsr_names(name): tensor for name, tensor in state.items()}
-    if "pcd_align.cas_dcnpack.weight" in state:
-        return _edvr(state)
-    shown = ", ".join(list(state)[:3])
-    raise CheckpointError(f"The tensors ({shown}, ...) are of no network known here; expected EDVR's.")
-
-
-def _without_prefix(name: str) -> str:
-    return re.sub(r"^(module\.)?(generator\.)?", "", name)
+def recognise_edvr(state: State) -> Published | None:
+    """See `VideoNetwork.recognise`."""
+    state = {_in_basicsr_names(name.removeprefix("generator.")): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if tensor.ndim > 0}  # mmagic adds a step counter
+    return _published(state) if "pcd_align.cas_dcnpack.weight" in state else None
 
 
 def _in_basicsr_names(name: str) -> str:
@@ -76,8 +54,8 @@ def _in_basicsr_names(name: str) -> str:
     return name
 
 
-def _edvr(state: State) -> Published:
-    """EDVR in BasicSR's names."""
+def _published(state: State) -> Published:
+    """From BasicSR's names."""
     if any(name.startswith(("predeblur.", "pre_deblur.", "conv_1x1.")) for name in state):
         raise CheckpointError(
             "This EDVR has a pre-deblurring module, which is for blurred input; expected a super-resolution variant."

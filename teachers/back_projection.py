@@ -1,0 +1,124 @@
+"""Iterative back-projection (Haris et al., CVPR 2018): what RBPN, STARnet and STINet share, by published names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+__all__ = ["Activation", "ConvBlock", "DeconvBlock", "DownUnit", "ResidualUnit", "UpUnit", "activation_layer"]
+
+Activation = Literal["prelu", "lrelu"]
+_KERNEL_STRIDE_PADDING = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
+
+
+class ConvBlock(nn.Module):
+    """A convolution and, unless None, its activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        activation: Activation | None = "prelu",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
+        self.act = activation_layer(activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.act(self.conv(features))  # type: ignore[no-any-return]
+
+
+class DeconvBlock(nn.Module):
+    """A transposed convolution and, unless None, its activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        padding: int,
+        activation: Activation | None = "prelu",
+    ) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride, padding)
+        self.act = activation_layer(activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.act(self.deconv(features))  # type: ignore[no-any-return]
+
+
+class ResidualUnit(nn.Module):
+    """conv - act, conv, plus identity, act; one activation, with one parameter where it is a PReLU, for both."""
+
+    def __init__(self, channels: int, activation: Activation = "prelu") -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act = activation_layer(activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        change = self.conv2(self.act(self.conv1(features)))
+        return self.act(change + features)  # type: ignore[no-any-return]
+
+
+class UpUnit(nn.Module):
+    """Up-projection: (N, C, h, w) -> (N, C, scale*h, scale*w), corrected by what its own shrinking misses.
+
+    Args:
+        channels: C.
+        scale: 2, 4 or 8.
+        activation: after each convolution.
+        stages: where above 1, a 1x1 convolution first brings stages * C channels to C.
+    """
+
+    def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
+        super().__init__()
+        geometry = _KERNEL_STRIDE_PADDING[scale]
+        if stages > 1:
+            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
+        self.stages = stages
+        self.up_conv1 = DeconvBlock(channels, channels, *geometry, activation)
+        self.up_conv2 = ConvBlock(channels, channels, *geometry, activation)
+        self.up_conv3 = DeconvBlock(channels, channels, *geometry, activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stages > 1:
+            features = self.conv(features)
+        large: Tensor = self.up_conv1(features)
+        missed = self.up_conv2(large) - features
+        corrected: Tensor = self.up_conv3(missed) + large
+        return corrected
+
+
+class DownUnit(nn.Module):
+    """Down-projection: (N, C, scale*h, scale*w) -> (N, C, h, w); otherwise as `UpUnit`."""
+
+    def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
+        super().__init__()
+        geometry = _KERNEL_STRIDE_PADDING[scale]
+        if stages > 1:
+            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
+        self.stages = stages
+        self.down_conv1 = ConvBlock(channels, channels, *geometry, activation)
+        self.down_conv2 = DeconvBlock(channels, channels, *geometry, activation)
+        self.down_conv3 = ConvBlock(channels, channels, *geometry, activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stages > 1:
+            features = self.conv(features)
+        small: Tensor = self.down_conv1(features)
+        missed = self.down_conv2(small) - features
+        corrected: Tensor = self.down_conv3(missed) + small
+        return corrected
+
+
+def activation_layer(activation: Activation | None) -> nn.Module:
+    """PReLU with one parameter, leaky ReLU of slope 0.1, or nothing."""
+    if activation == "prelu":
+        return nn.PReLU()
+    return nn.LeakyReLU(0.1) if activation == "lrelu" else nn.Identity()
