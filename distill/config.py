@@ -59,7 +59,7 @@ class DistillationConfig:
         space: weight of the attention maps' distance (lambda_1).
         time: weight of the memory cells' distance (lambda_2).
         mapping: of features to an attention map: Eq. 2, Eq. 1 or Eq. 3.
-        features: what is compared, F^SR ("hr") or F^LR ("lr").
+        features: what is compared, F^SR ("hr", the paper's) or F^LR ("lr"); "auto" is F^SR where both networks have it.
         match_scale: multiply the student's features, for the comparison only, by the number that gives them the
             teacher's mean square when distillation starts. A fresh student's may be 15 times larger, and a short recipe
             would spend its steps on shrinking them. The paper does not; it has 780,000 steps for that.
@@ -71,7 +71,7 @@ class DistillationConfig:
     space: float = 0.1
     time: float = 10.0
     mapping: Literal["sum_squared", "sum_absolute", "max_squared"] = "sum_squared"
-    features: Literal["hr", "lr"] = "hr"
+    features: Literal["auto", "hr", "lr"] = "auto"
     match_scale: bool = True
     warm_up: int = 450
     memory_crop: int | None = 32

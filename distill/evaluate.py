@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Any, Literal
 
@@ -102,8 +103,8 @@ def evaluate(
     """Degrade every clip, restore it, and compare it in 8 bit with what it was, one frame at a time.
 
     Frames whose sides are no multiples of `scale` lose their last rows and columns. Only as many frames wait in
-    memory as the network looks ahead. The network is moved to `device` and measured in evaluation mode; afterwards
-    each of its modules trains or not as before.
+    memory as the network looks ahead. Frames that a network inserts between the given ones are left out. The network
+    is moved to `device` and measured in evaluation mode; afterwards each of its modules trains or not as before.
 
     Args:
         network: what restores the frames; None is the bicubic baseline (MATLAB's kernel, rounded to 8 bit).
@@ -121,7 +122,7 @@ def evaluate(
         counts as `PSNR_LIMIT` at most.
 
     Raises:
-        ConfigError: the network's scale differs, or it changes the frame rate.
+        ConfigError: the network's scale differs.
         DataError: there are no clips or no frames, names repeat, frames are too small, or the degradation is unknown.
     """
     _check(network, clips, scale)
@@ -151,11 +152,6 @@ def _check(network: VideoNetwork | None, clips: Sequence[Clip], scale: int) -> N
             f"The network upscales by {network.scale} but an evaluation at scale {scale} was asked for; "
             f"ask for scale {network.scale}."
         )
-    if network is not None and network.time_scale != 1:
-        raise ConfigError(
-            f"The network multiplies the frame rate by {network.time_scale}, which cannot be evaluated yet; "
-            "give one that keeps it."
-        )
     if not clips:
         raise DataError("There are no clips to evaluate; give at least one.")
     names = [clip.name for clip in clips]
@@ -184,8 +180,12 @@ def _pairs(
             waiting.append(truth)
             yield low.to(device)
 
-    baseline = (bicubic_upsample(low.to(exact), scale) for low in low_resolution())
-    for restored in baseline if network is None else network.stream(low_resolution()):
+    frames_restored: Iterator[Tensor]
+    if network is None:
+        frames_restored = (bicubic_upsample(low.to(exact), scale) for low in low_resolution())
+    else:
+        frames_restored = islice(network.stream(low_resolution()), 0, None, network.time_scale)
+    for restored in frames_restored:
         yield to_8_bit(restored).to(exact), waiting.popleft()
     if waiting:
         raise ValueError(f"{type(network).__name__}.stream restored {len(waiting)} frames fewer than it was given")

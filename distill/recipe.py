@@ -195,6 +195,12 @@ def _student(config: Config, command: str) -> tuple[VideoNetwork, Described]:
 
 
 def _frames(config: Config, student: VideoNetwork) -> int:
+    """How many consecutive frames a training clip has."""
+    if (config.data.frames - 1) % student.time_scale:
+        raise ConfigError(
+            f"data.frames is {config.data.frames}; a network that makes every frame {student.time_scale}-fold needs "
+            f"1 more than a multiple of {student.time_scale}, such as 7."
+        )
     if config.training.restore != "middle":
         return config.data.frames
     if not isinstance(student, WindowNetwork):

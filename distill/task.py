@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from distill.config import DistillationConfig
 from distill.data import Batch
@@ -15,7 +16,7 @@ from distill.losses.attention import space_distance
 from distill.losses.charbonnier import charbonnier
 from distill.losses.memory import ConvLSTM, time_distance
 
-__all__ = ["SpaceTimeDistillation"]
+__all__ = ["SpaceTimeDistillation", "compared_features"]
 
 _COLLAPSED = 1e-8
 
@@ -23,10 +24,15 @@ _COLLAPSED = 1e-8
 class SpaceTimeDistillation(nn.Module):
     """L = L_rec + space * L_SD + time * L_TD (STD Eq. 9), after a warm-up on L_rec; L_rec alone without a teacher.
 
-    The ConvLSTM belongs here, not to the student: what is exported is the student's architecture, untouched.
+    The ConvLSTM, and the 1x1 convolution that brings the student's features to as many channels as the teacher's
+    where the numbers differ, belong here, not to the student: what is exported is the student's architecture,
+    untouched. The attention maps need no such convolution, since they have no channels.
+
+    A student that keeps the frame rate may learn from a teacher that doubles it, whose in-between frames are dropped.
+    A network that multiplies the frame rate is given every `time_scale`-th frame, and restores them all.
 
     Raises:
-        ConfigError: the two networks' features cannot be compared.
+        ConfigError: the two networks' frames or features cannot be compared.
     """
 
     def __init__(
@@ -43,24 +49,25 @@ class SpaceTimeDistillation(nn.Module):
         self.settings = settings
         self.middle_only = middle_only
         self.memory: ConvLSTM | None = None
+        self.adapter: nn.Conv2d | None = None
         self.memory_frozen = False
         self.gain: float | None = None if settings.match_scale else 1.0
         if teacher is None:
             return
         teacher.requires_grad_(False)
-        if (student.scale, student.time_scale) != (teacher.scale, teacher.time_scale):
+        if student.scale != teacher.scale or teacher.time_scale % student.time_scale:
             raise ConfigError(
                 f"The student makes x{student.scale} in size and x{student.time_scale} in frames, the teacher "
-                f"x{teacher.scale} and x{teacher.time_scale}; they must agree."
+                f"x{teacher.scale} and x{teacher.time_scale}; the sizes must agree, and the teacher must make every "
+                "frame that the student makes."
             )
+        self.features = compared_features(student, teacher, settings.features)
         if settings.time:
-            ours, theirs = self._channels(student), self._channels(teacher)
+            ours, theirs = _channels(student, self.features), _channels(teacher, self.features)
+            self.memory = ConvLSTM(theirs, theirs)
             if ours != theirs:
-                raise ConfigError(
-                    f"The shared ConvLSTM needs equal channels, and the student's F^{settings.features.upper()} has "
-                    f"{ours} where the teacher's has {theirs}; set distillation.features=hr or distillation.time=0."
-                )
-            self.memory = ConvLSTM(ours, ours)
+                self.adapter = nn.Conv2d(ours, theirs, 1, bias=False)
+                nn.init.orthogonal_(self.adapter.weight)  # keeps lengths, so the matched scale stays matched
 
     def train(self, mode: bool = True) -> SpaceTimeDistillation:
         super().train(mode)
@@ -79,13 +86,16 @@ class SpaceTimeDistillation(nn.Module):
             assert isinstance(self.student, WindowNetwork)
             restored, truth = self.student.reconstruct(batch.lr), batch.hr[:, batch.hr.shape[1] // 2]
         else:
-            restored, truth = self.student(batch.lr), batch.hr
+            seen = batch.lr[:, :: self.student.time_scale]
+            restored, truth = self.student(seen), batch.hr
         parts = {"reconstruction": charbonnier(restored.frames.float(), truth)}
         loss = parts["reconstruction"]
         if self.teacher is not None and step >= self.settings.warm_up:
             with torch.no_grad():
-                taught: Upsampled = self.teacher(batch.lr)
-            ours, theirs = self._features(restored), self._features(taught)
+                taught: Upsampled = self.teacher(seen)
+            step_in_time = self.teacher.time_scale // self.student.time_scale
+            ours = _features(restored, self.features, self.student.scale)
+            theirs = _features(taught, self.features, self.teacher.scale)[:, ::step_in_time]
             if self.gain is None:
                 self.gain = float((theirs.square().mean() / ours.detach().square().mean().clamp_min(1e-12)).sqrt())
             ours = ours * self.gain
@@ -111,12 +121,15 @@ class SpaceTimeDistillation(nn.Module):
     def trained_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the student's weights."""
         memory = self.memory.state_dict() if self.memory is not None else {}
-        return {"memory": memory, "memory_frozen": self.memory_frozen, "gain": self.gain}
+        adapter = self.adapter.state_dict() if self.adapter is not None else {}
+        return {"memory": memory, "adapter": adapter, "memory_frozen": self.memory_frozen, "gain": self.gain}
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Undo `trained_state`."""
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+        if self.adapter is not None:
+            self.adapter.load_state_dict(state["adapter"])
         self.gain = state["gain"]
         if state["memory_frozen"]:
             self.freeze_memory()
@@ -129,10 +142,51 @@ class SpaceTimeDistillation(nn.Module):
             top = step * 13 % max(height - side + 1, 1)
             left = step * 29 % max(width - side + 1, 1)
             ours, theirs = (each[..., top : top + side, left : left + side] for each in (ours, theirs))
+        if self.adapter is not None:
+            ours = self.adapter(ours.flatten(0, 1)).unflatten(0, ours.shape[:2])
         return time_distance(memory, ours, theirs)
 
-    def _features(self, restored: Upsampled) -> Tensor:
-        return (restored.hr_features if self.settings.features == "hr" else restored.lr_features).float()
 
-    def _channels(self, network: VideoNetwork) -> int:
-        return network.hr_channels if self.settings.features == "hr" else network.lr_channels
+def compared_features(
+    student: VideoNetwork, teacher: VideoNetwork, asked: Literal["auto", "hr", "lr"]
+) -> Literal["hr", "lr"]:
+    """Which features of the two networks are compared: F^SR where both have it, else F^LR, unless asked otherwise.
+
+    Raises:
+        ConfigError: F^SR was asked for, and one of the two has none.
+    """
+    lacking = [
+        f"the {role}'s {type(network).__name__}"
+        for role, network in (("student", student), ("teacher", teacher))
+        if network.hr_channels is None
+    ]
+    if asked == "hr" and lacking:
+        raise ConfigError(
+            f"distillation.features=hr compares high-resolution features, which {' and '.join(lacking)} has not; "
+            "set it to lr or auto."
+        )
+    if asked == "auto":
+        return "lr" if lacking else "hr"
+    return asked
+
+
+def _features(restored: Upsampled, which: Literal["hr", "lr"], scale: int) -> Tensor:
+    """(B, T', C, H, W) or (B, T', C', h, w), in float32.
+
+    A network that works at high resolution throughout has no F^LR; its F^SR, the scale^2 pixels over each
+    low-resolution one laid into channels, stands in, and the sum over channels (Eq. 2) then covers them all.
+    """
+    if which == "hr":
+        assert restored.hr_features is not None
+        return restored.hr_features.float()
+    if restored.lr_features is not None:
+        return restored.lr_features.float()
+    assert restored.hr_features is not None
+    return functional.pixel_unshuffle(restored.hr_features.float(), scale)
+
+
+def _channels(network: VideoNetwork, which: Literal["hr", "lr"]) -> int:
+    if which == "lr" and network.lr_channels is not None:
+        return network.lr_channels
+    assert network.hr_channels is not None
+    return network.hr_channels if which == "hr" else network.hr_channels * network.scale**2

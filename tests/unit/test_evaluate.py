@@ -190,11 +190,20 @@ def test_another_scale_is_refused_before_a_frame_is_read() -> None:
     assert evaluate(None, [clip], degradation="bi", scale=2).convention["scale"] == 2
 
 
-def test_networks_that_insert_frames_are_refused() -> None:
-    network = Bicubic()
-    network.time_scale = 2
-    with pytest.raises(ConfigError, match="multiplies the frame rate by 2"):
-        evaluate(network, [noise_clip("time", 2)], degradation="bi")
+def test_inserted_frames_are_left_out() -> None:
+    class Doubled(Bicubic):
+        time_scale = 2
+
+        def stream(self, frames):
+            last = None
+            for restored in super().stream(frames):
+                if last is not None:
+                    yield torch.zeros_like(restored)
+                yield restored
+                last = restored
+
+    plain = evaluate(Bicubic(), [noise_clip("time", 3)], degradation="bi")
+    assert evaluate(Doubled(), [noise_clip("time", 3)], degradation="bi") == plain
 
 
 @pytest.mark.parametrize(

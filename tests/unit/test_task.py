@@ -6,6 +6,7 @@ import torch
 from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
+from distill.losses.attention import space_distance
 from distill.task import SpaceTimeDistillation
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
@@ -77,9 +78,85 @@ def test_lr_features_are_compared_where_asked(networks, batch):
     space_only = DistillationConfig(warm_up=0, time=0, features="lr")
     parts = SpaceTimeDistillation(*networks, space_only)(batch, 0)
     assert "time" not in parts
-    assert parts["space"].isfinite()
-    with pytest.raises(ConfigError, match="16 where the teacher's has 8"):
-        SpaceTimeDistillation(*networks, DistillationConfig(features="lr"))
+    expected = space_distance(*(network(batch.lr).lr_features for network in networks))
+    literal = DistillationConfig(warm_up=0, time=0, features="lr", match_scale=False)
+    torch.testing.assert_close(SpaceTimeDistillation(*networks, literal)(batch, 0)["space"], expected)
+
+
+def test_unequal_channels_meet_in_a_training_only_convolution(networks, batch):
+    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr")).train()
+    before = {name: tensor.clone() for name, tensor in networks[0].state_dict().items()}
+    parts = task(batch, 0)
+    parts["time"].backward()
+    assert task.adapter.weight.shape == (8, 16, 1, 1)
+    assert task.adapter.weight.grad.abs().sum() > 0
+    assert set(networks[0].state_dict()) == set(before), "the adapter went into the student"
+    resumed = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr"))
+    resumed.load_trained_state(task.trained_state())
+    assert torch.equal(resumed.adapter.weight, task.adapter.weight)
+    assert SpaceTimeDistillation(*networks, SETTINGS).adapter is None, "equal channels need none"
+
+
+class OneFeature(FastDVDnet):
+    """The student without its low-resolution or without its high-resolution feature."""
+
+    def __init__(self, lacking: str):
+        super().__init__(channels=16, blocks=1, widths=(8, 8, 8), frame_channels=4)
+        self.lacking = lacking
+        setattr(self, f"{lacking}_channels", None)
+
+    def forward(self, clip):
+        return super().forward(clip)._replace(**{f"{self.lacking}_features": None})
+
+
+def test_a_missing_feature_is_gone_around(networks, batch):
+    low_only = OneFeature("hr")
+    task = SpaceTimeDistillation(low_only, networks[1], DistillationConfig(warm_up=0))
+    assert task.features == "lr"
+    assert task(batch, 0)["loss"].isfinite()
+    with pytest.raises(ConfigError, match="the student's OneFeature"):
+        SpaceTimeDistillation(low_only, networks[1], DistillationConfig(features="hr"))
+    high_only = OneFeature("lr")
+    assert SpaceTimeDistillation(high_only, networks[1], DistillationConfig()).features == "hr"
+    task = SpaceTimeDistillation(high_only, networks[1], DistillationConfig(warm_up=0, features="lr"))
+    assert task.adapter.weight.shape == (8, 64 * 16, 1, 1)
+    parts = task(batch, 0)
+    with torch.no_grad():  # laying pixels into channels keeps the sum of squares over each low-resolution pixel
+        ours = high_only(batch.lr).hr_features * task.gain
+        pooled = torch.nn.functional.avg_pool3d(ours.square().sum(2), (1, 4, 4)) * 16
+        theirs = networks[1](batch.lr).lr_features.square().sum(2)
+    torch.testing.assert_close(parts["space"], (pooled - theirs).square().mean())
+
+
+class Doubling(EDVR):
+    """A teacher that inserts a wrong frame after each."""
+
+    time_scale = 2
+
+    def forward(self, clip):
+        def insert(field):
+            return torch.stack((field, field + 100), 2).flatten(1, 2)[:, :-1]
+
+        return super().forward(clip).map(insert)
+
+
+def test_in_between_frames_of_the_teacher_are_dropped(networks, batch):
+    keywords = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}
+    doubling = Doubling(**keywords)
+    doubling.load_state_dict(networks[1].state_dict())
+    settings = DistillationConfig(warm_up=0, time=0, match_scale=False)
+    plain = SpaceTimeDistillation(*networks, settings)(batch, 0)
+    dropped = SpaceTimeDistillation(networks[0], doubling, settings)(batch, 0)
+    torch.testing.assert_close(plain, dropped)
+    with pytest.raises(ConfigError, match="the teacher must make every"):
+        SpaceTimeDistillation(doubling, networks[1], settings)
+
+
+def test_a_network_that_doubles_the_rate_is_given_every_second_frame():
+    network = Doubling(window=3, channels=8, offset_groups=2, extract_blocks=1, reconstruct_blocks=1)
+    batch = Batch(torch.rand(1, 5, 3, 8, 8), torch.rand(1, 5, 3, 32, 32))
+    expected = (network(batch.lr[:, ::2]).frames - batch.hr).abs().mean()
+    torch.testing.assert_close(SpaceTimeDistillation(network, None, SETTINGS)(batch, 0)["loss"], expected)
 
 
 def test_the_memory_crop_is_a_square_that_moves(networks, batch):
