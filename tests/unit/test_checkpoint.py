@@ -151,6 +151,20 @@ def one_line(path, _):
     path.write_text("not weights\n")
 
 
+class Unknown(torch.nn.Module):
+    """As the files of VSRNet and VDSR hold it: the class itself must be imported to read them."""
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, lambda module: {"model": module, "epoch": 3}])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_modules_are_refused_with_the_way_out(tmp_path, wrap, zipped):
+    torch.save(wrap(Unknown()), tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"holds a pickled \S*Unknown.*model\.state_dict\(\)") as caught:
+        distill.load(tmp_path / "net.pth")
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("make", [truncated, pickled_code, one_line])
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_unreadable_files(tmp_path, published, make, name):
