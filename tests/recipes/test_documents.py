@@ -12,7 +12,12 @@ from distill.cli import _parser
 from tests.recipes.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "teachers" / "shipped" / "edvr-s.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "teachers" / "shipped").glob("*.md")),
+]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 
 

@@ -1,0 +1,60 @@
+"""The worked example of docs/plugging-in.md, as another package would bring it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from distill import registry
+from distill.errors import ConfigError
+from tests.recipes.conftest import TINY
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "plugging-in.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The example and its entry point, as pip would lay them out."""
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    (group, name, value) = re.search(r'entry-points\."(.+?)"\]\n(\S+) = "(.+?)"', TEXT).groups()
+    site = tmp_path / "site"
+    metadata = site / "acme_vsr-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (site / "acme_vsr.py").write_text(code)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-vsr\nVersion: 1.0\n")
+    points = f"[{group}]\n{name} = {value}\nbroken = acme_nowhere:Net\nedvr-m = acme_vsr:Sharper\n"
+    (metadata / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def test_the_example_is_thirty_lines():
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    assert len(code.splitlines()) <= 32
+
+
+def test_it_teaches_by_class_by_file_and_by_name(installed, document, tmp_path):
+    fast = TINY[2:]
+    pretrained = tmp_path / "sharper"
+    document("pretrain", "acme_vsr:Sharper", "--out", pretrained, *TINY[2:])
+    for number, teacher in enumerate(("acme_vsr:Sharper", pretrained, "acme-sharper")):
+        result = document("train", "--teacher", teacher, "--out", tmp_path / str(number), *fast)
+        assert "student after" in result["results"]
+        assert "teacher" in result["results"]
+    listed = {row["name"]: row for row in document("list")}
+    assert (listed["acme-sharper"]["role"], listed["acme-sharper"]["hr_channels"]) == ("teacher", 32)
+
+
+def test_a_broken_plug_in_and_a_taken_name_are_left_out(installed, caplog):
+    known = {entry.name: entry for entry in registry.entries()}
+    assert known["edvr-m"].network.__name__ == "EDVR"
+    assert "broken" not in known
+    assert "'broken' of an installed package is left out" in caplog.text
+    assert "the name is taken" in caplog.text
+
+
+def test_a_teacher_cannot_be_taken_for_a_student(installed):
+    with pytest.raises(ConfigError, match="'acme-sharper' is a teacher"):
+        registry.find("acme-sharper", "student")
