@@ -20,7 +20,6 @@ import torch
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
-from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
@@ -30,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill.data import FrameFolder
+from distill.data.decoded import UNSPECIFIED, UprightRgb, quarter_turns
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork
 from distill.metrics import to_8_bit
@@ -43,9 +43,7 @@ _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 _FOLDER_RATE = Fraction(25)
 _ENCODER_OPTIONS = {"crf": "16", "preset": "medium"}
 
-# Numbers of ITU-T H.273, which every container uses, and the names FFmpeg's scaler has for the matrices.
-_BT709, _UNSPECIFIED = 1, 2
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_BT709 = 1  # of ITU-T H.273
 
 
 @dataclass(frozen=True)
@@ -211,9 +209,9 @@ def _footage(source: Path) -> Iterator[_Footage]:
             frames=_read(_stamped(chain([first], decoded), step, start, source), source),
             rate=rate,
             time_base=base,
-            pixel_aspect=1 / aspect if _quarter_turns(first) % 2 else aspect,
-            primaries=_BT709 if codec.color_primaries in (0, _UNSPECIFIED) else codec.color_primaries,
-            transfer=_BT709 if codec.color_trc in (0, _UNSPECIFIED) else codec.color_trc,
+            pixel_aspect=1 / aspect if quarter_turns(first) % 2 else aspect,
+            primaries=_BT709 if codec.color_primaries in (0, UNSPECIFIED) else codec.color_primaries,
+            transfer=_BT709 if codec.color_trc in (0, UNSPECIFIED) else codec.color_trc,
             video=source,
         )
 
@@ -244,7 +242,7 @@ def _start(container: InputContainer) -> Fraction:
 
 def _stamped(frames: Iterator[VideoFrame], step: int, start: int, source: Path) -> Iterator[tuple[_Pixels, int]]:
     """Upright pixels with time stamps that increase, as encoders need; a missing one follows at the frame rate."""
-    to_rgb = _RgbConverter()
+    to_rgb = UprightRgb()
     last: int | None = None
     shape: tuple[int, ...] | None = None
     for frame in frames:
@@ -252,48 +250,11 @@ def _stamped(frames: Iterator[VideoFrame], step: int, start: int, source: Path) 
             raise DataError(f"{source} is damaged at {frame.time} s; re-encode it or cut it before there.")
         stamp = frame.pts - start if frame.pts is not None else 0 if last is None else last + step
         last = stamp if last is None else max(stamp, last + 1)
-        pixels = np.ascontiguousarray(np.rot90(to_rgb(frame), _quarter_turns(frame)))
+        pixels = to_rgb(frame)
         if shape is not None and pixels.shape != shape:
             raise DataError(f"The frames of {source} change their size; split the video where they do.")
         shape = pixels.shape
         yield pixels, last
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Quarter turns counter-clockwise that bring a frame upright."""
-    return round(frame.rotation / 90) % 4
-
-
-class _RgbConverter:
-    """Decoded frames -> RGB by the matrix and range they are tagged with.
-
-    A filter graph, because a frame's own `to_ndarray` ignores the tags before PyAV 17, darkens by one level, and makes
-    2x2 blocks of the chroma, which upscaling would enlarge.
-    """
-
-    def __init__(self) -> None:
-        self._key: tuple[object, ...] = ()
-        self._graph = Graph()
-
-    def __call__(self, frame: VideoFrame) -> _Pixels:
-        # Untagged video is taken as players take it: BT.709 if it is high definition, else BT.601.
-        guess = "bt709" if frame.width >= 1280 or frame.height > 576 else "bt601"
-        matrix = _MATRICES.get(frame.colorspace, guess)
-        scope = "full" if frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") else "limited"
-        key = (frame.format.name, frame.width, frame.height, matrix, scope)
-        if key != self._key:
-            self._key, self._graph = key, Graph()
-            start = self._graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-            )
-            options = f"in_color_matrix={matrix}:in_range={scope}:flags=bicubic+accurate_rnd+full_chroma_int"
-            scaled = self._graph.add("scale", options)
-            self._graph.link_nodes(start, scaled, self._graph.add("format", "rgb24"), self._graph.add("buffersink"))
-            self._graph.configure()
-        frame.colorspace, frame.color_range = _UNSPECIFIED, 0  # told to the scaler above, and not to the buffer
-        self._graph.vpush(frame)
-        pixels: _Pixels = self._graph.vpull().to_ndarray().astype(np.uint8, copy=False)
-        return pixels
 
 
 # --- writing ---

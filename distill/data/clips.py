@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
+from distill.data.decoded import UprightRgb, quarter_turns
 from distill.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "Clip", "Frame", "FrameFolder", "VideoClip", "natural_order"]
@@ -129,9 +130,9 @@ class VideoClip(Clip):
         if stop is not None and stop <= start:
             return
         with self._open() as container:
-            count = start
+            count, to_rgb = start, UprightRgb()
             for frame in self._decoded(container, start):
-                yield self._pixels(frame, count)
+                yield self._of_one_size(to_rgb(frame), count)
                 count += 1
                 if count == stop:
                     return
@@ -144,7 +145,7 @@ class VideoClip(Clip):
             rate = stream.average_rate or stream.guessed_rate
             for frame in self._decoded(container, 0):
                 height, width = frame.height, frame.width
-                if _quarter_turns(frame) % 2:
+                if quarter_turns(frame) % 2:
                     height, width = width, height
                 return (height, width), rate
         raise DataError(f"{self.path} holds no decodable video frame; give a video that plays.")
@@ -239,14 +240,13 @@ class VideoClip(Clip):
             f"Frame {index} of {self.path} cannot be decoded ({reason}); re-encode the video or cut it before there."
         )
 
-    def _pixels(self, frame: VideoFrame, index: int) -> Frame:
-        pixels: Frame = np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame))
+    def _of_one_size(self, pixels: Frame, index: int) -> Frame:
         if pixels.shape[:2] != self.size:
             raise DataError(
                 f"Frame {index} of {self.path} is {pixels.shape[1]}x{pixels.shape[0]} but the first frame is "
                 f"{self.size[1]}x{self.size[0]}; split the video where its size changes."
             )
-        return np.ascontiguousarray(pixels)
+        return pixels
 
 
 class FrameFolder(Clip):
@@ -367,11 +367,6 @@ def _reached(decoder: Iterator[VideoFrame], stamp: int) -> VideoFrame | None:
                 return frame
             previous = shown
     return None
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Quarter turns counter-clockwise that bring a frame upright, as the phone that took it noted."""
-    return round(frame.rotation / 90) % 4
 
 
 def _reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch import Tensor
 
+from distill.data import VideoClip
 from distill.errors import ConfigError, DataError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.upscale import upscale
@@ -207,6 +208,8 @@ def test_a_stream_without_time_stamps(tmp_path: Path) -> None:
 def test_colours_stay(tmp_path: Path, rgb: tuple[int, int, int], matrix: str, full: bool) -> None:
     frames = [plain_frame(rgb, matrix, full) for _ in range(3)]
     source = write_video(tmp_path / "in.mp4", frames, matrix=TAGS[matrix], color_range=2 if full else 1)
+    trained_on = next(VideoClip(source).frames())
+    assert trained_on.mean((0, 1)) == pytest.approx(rgb, abs=3), "training sees other colours than upscaling"
     upscale(Nearest(), source, tmp_path / "out.mp4")
     for frame in decoded(tmp_path / "out.mp4"):
         assert (frame.colorspace, frame.color_range) == (1, 1)
