@@ -93,7 +93,7 @@ def _count(network: VideoNetwork) -> tuple[int, dict[str, int]]:
     weightless = sum(
         macs
         for name, macs in by_module.items()
-        if not _parameters(modules[name]) and _parameters(modules[name.rpartition(".")[0]])
+        if not _parameters(modules[name]) and not any(other.startswith(f"{name}.") for other in by_module)
     )
     parts = {name: by_module.get(name, 0) for name, _ in network.named_children()}
     return int(counter.get_total_flops()) // 2 - weightless, parts

@@ -108,23 +108,32 @@ class LumaChroma(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         weight = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
-        forth = torch.tensor(weight, dtype=torch.float64) / 255
+        matrix = torch.tensor(weight, dtype=torch.float64) / 255
         shift = torch.tensor([16.0, 128.0, 128.0], dtype=torch.float64) / 255
-        back = torch.linalg.inv(forth)
-        for name, matrix, offset in (("forth", forth, shift), ("back", back, -back @ shift)):
-            self.register_buffer(f"{name}_weight", matrix[:, :, None, None].float(), persistent=False)
-            self.register_buffer(f"{name}_bias", offset.float(), persistent=False)
-        self.forth_weight: Tensor
-        self.forth_bias: Tensor
-        self.back_weight: Tensor
-        self.back_bias: Tensor
+        inverse = torch.linalg.inv(matrix)
+        self.forth = _ColourMatrix(matrix, shift)
+        self.back = _ColourMatrix(inverse, -inverse @ shift)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        return functional.conv2d(rgb, self.forth_weight, self.forth_bias)
+        return self.forth(rgb)  # type: ignore[no-any-return]
 
     def rgb(self, ycbcr: Tensor) -> Tensor:
         """The way back, (N, 3, H, W), not clamped."""
-        return functional.conv2d(ycbcr, self.back_weight, self.back_bias)
+        return self.back(ycbcr)  # type: ignore[no-any-return]
+
+
+class _ColourMatrix(nn.Module):
+    """A fixed 1x1 convolution."""
+
+    def __init__(self, matrix: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", matrix[:, :, None, None].float(), persistent=False)
+        self.register_buffer("bias", shift.float(), persistent=False)
+        self.weight: Tensor
+        self.bias: Tensor
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return functional.conv2d(picture, self.weight, self.bias)
 
 
 def warp(features: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros") -> Tensor:
