@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import FrameType
 from typing import Any
 
@@ -83,7 +84,9 @@ class Trainer:
         middle_only = config.training.restore == "middle"
         self.task = SpaceTimeDistillation(student, teacher, config.distillation, middle_only=middle_only).to(device)
         # channels last is faster wherever convolutions are; it changes no result
-        self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for tensor in chain(self.task.parameters(), self.task.buffers()):
+            if tensor.ndim == 4:  # a 3-D convolution has five
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self.optimiser = _optimiser(self.task, config.optimiser)
         self.mixed = mixed_precision(config.training.precision, device)
         self.step = 0

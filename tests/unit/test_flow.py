@@ -83,13 +83,13 @@ def test_rotation_and_zoom_are_found():
     back = torch.linalg.inv(matrix)
     first = scene(across, down)[None]
     second = scene(back[0, 0] * across + back[0, 1] * down, back[1, 0] * across + back[1, 1] * down)[None]
-    true = torch.stack(
-        (matrix[0, 0] * across + matrix[0, 1] * down - across, matrix[1, 0] * across + 1.04 * down - down)
-    )
+    true = torch.stack((0.04 * across - 0.06 * down, 0.06 * across + 0.04 * down))
     assert true.norm(dim=0).max() > 2.5
     flow = estimate_flow(first, second)
-    assert mean_error(flow, true) < 0.05
-    assert (warp(second, flow, "border") - first).abs().mean() < 0.1 * (second - first).abs().mean()
+    assert mean_error(flow, true, border=10) < 0.03
+    assert mean_error(flow, true) < 0.1
+    left, still = ((frame - first)[..., 10:-10, 10:-10].abs().mean() for frame in (warp(second, flow), second))
+    assert left < 0.2 * still
 
 
 def test_what_moves_is_told_from_what_rests():
@@ -115,7 +115,7 @@ def test_identical_frames_need_no_estimate(monkeypatch, method):
 
 def test_the_estimator_itself_finds_no_motion_in_identical_frames():
     frame = pair(0, 0)[0]
-    assert module._variational(frame, frame).abs().max() < 1e-6
+    assert module._variational(frame, frame).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("size", [(4, 4), (4, 5), (5, 40), (33, 4), (7, 17)])
@@ -133,9 +133,13 @@ def test_a_pair_does_not_depend_on_its_batch(monkeypatch):
     together = estimate_flow(first, second)
     for index in range(len(SHIFTS)):
         alone = estimate_flow(first[index : index + 1], second[index : index + 1])
-        torch.testing.assert_close(alone[0], together[index], rtol=0, atol=1e-4)
+        torch.testing.assert_close(alone[0], together[index], rtol=0, atol=1e-5)
+    pieces = []
+    estimator = module._coarse_to_fine
+    monkeypatch.setattr(module, "_coarse_to_fine", lambda *frames: pieces.append(len(frames[0])) or estimator(*frames))
     monkeypatch.setattr(module, "PIECE", 3 * 48 * 64)
-    torch.testing.assert_close(estimate_flow(first, second), together, rtol=0, atol=1e-4)
+    torch.testing.assert_close(estimate_flow(first, second), together, rtol=0, atol=1e-5)
+    assert pieces == [3, 3, 2]
 
 
 def test_no_gradient_and_none_of_the_callers_modes():
@@ -164,7 +168,9 @@ def test_nothing_is_estimated_twice(estimated):
     frames = torch.cat([pair(u, 0)[1] for u in range(4)])
     flows = estimate_flow(frames[:-1], frames[1:])
     assert estimated == [3]
-    again = estimate_flow(frames[:-1].clone(), frames[1:].clone())
+    last = frames.contiguous(memory_format=torch.channels_last)  # as decoded frames lie
+    with torch.device("meta"):
+        again = estimate_flow(last[:-1], last[1:])
     assert estimated == [3]
     assert torch.equal(again, flows)
     backward = estimate_flow(frames[[1, 2, 1, 0, 1, 2]], frames[[0, 1, 0, 1, 0, 2]])
@@ -187,6 +193,10 @@ def test_what_is_kept_is_the_callers_to_change(estimated):
     assert estimated == [1]
 
 
+def held():
+    return sum(flow.untyped_storage().nbytes() for flow in module._kept._flows.values())
+
+
 def test_no_more_is_kept_than_allowed_and_the_longest_unused_goes(monkeypatch, estimated):
     pairs = [pair(u, 0, 8, 8) for u in range(1, 4)]
     monkeypatch.setattr(module, "CACHE_BYTES", 2 * 2 * 8 * 8 * 4)
@@ -198,11 +208,13 @@ def test_no_more_is_kept_than_allowed_and_the_longest_unused_goes(monkeypatch, e
     assert len(estimated) == 3
     assert torch.equal(estimate_flow(*pairs[1]), flows[1])
     assert len(estimated) == 4
-    assert module._kept._bytes == sum(flow.nbytes for flow in module._kept._flows.values()) == module.CACHE_BYTES
+    clear_flow_cache()
+    estimate_flow(*(torch.cat(frames) for frames in zip(*pairs, strict=True)))
+    assert module._kept._bytes == held() == module.CACHE_BYTES
 
 
 def test_size_and_method_tell_flows_of_the_same_bytes_apart(monkeypatch, estimated):
-    monkeypatch.setattr(module, "_farneback", lambda first, second: torch.full_like(first[:, :2], 7))
+    monkeypatch.setattr(module, "_farneback", lambda first, _: torch.full_like(first[:, :2], 7))
     first, second = torch.rand(2, 1, 3, 8, 12)
     assert estimate_flow(first, second).shape == (1, 2, 8, 12)
     assert estimate_flow(first.reshape(1, 3, 12, 8), second.reshape(1, 3, 12, 8)).shape == (1, 2, 12, 8)
@@ -221,7 +233,7 @@ def test_threads_share_what_is_kept(monkeypatch):
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(600)))
-    assert module._kept._bytes == sum(flow.nbytes for flow in module._kept._flows.values()) <= module.CACHE_BYTES
+    assert module._kept._bytes == held() <= module.CACHE_BYTES
 
 
 def test_wrong_calls_are_told():
