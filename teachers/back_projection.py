@@ -6,10 +6,21 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-__all__ = ["Activation", "ConvBlock", "DeconvBlock", "DownUnit", "ResidualUnit", "UpUnit", "activation_layer"]
+__all__ = [
+    "KERNEL_STRIDE_PADDING",
+    "Activation",
+    "ConvBlock",
+    "DeconvBlock",
+    "DownUnit",
+    "ResidualUnit",
+    "UpUnit",
+    "activation_layer",
+    "initialise",
+]
 
 Activation = Literal["prelu", "lrelu"]
-_KERNEL_STRIDE_PADDING = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
+KERNEL_STRIDE_PADDING = {2: (6, 2, 2), 4: (8, 4, 2), 8: (12, 8, 2)}
+"""Of every convolution, transposed or not, between the two resolutions, by their scale."""
 
 
 class ConvBlock(nn.Module):
@@ -78,7 +89,7 @@ class UpUnit(nn.Module):
 
     def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
         super().__init__()
-        geometry = _KERNEL_STRIDE_PADDING[scale]
+        geometry = KERNEL_STRIDE_PADDING[scale]
         if stages > 1:
             self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
         self.stages = stages
@@ -100,7 +111,7 @@ class DownUnit(nn.Module):
 
     def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
         super().__init__()
-        geometry = _KERNEL_STRIDE_PADDING[scale]
+        geometry = KERNEL_STRIDE_PADDING[scale]
         if stages > 1:
             self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
         self.stages = stages
@@ -122,3 +133,15 @@ def activation_layer(activation: Activation | None) -> nn.Module:
     if activation == "prelu":
         return nn.PReLU()
     return nn.LeakyReLU(0.1) if activation == "lrelu" else nn.Identity()
+
+
+def initialise(network: nn.Module) -> None:
+    """Fresh weights as the published networks start, but residual units start near the identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResidualUnit):
+            module.conv2.weight.data.mul_(0.1)  # stacks of them would double their signal's variance at each
