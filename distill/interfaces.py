@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ClipNetwork", "Published", "Upsampled", "VideoNetwork", "WindowNetwork", "windows"]
+__all__ = [
+    "ClipNetwork",
+    "Published",
+    "Upsampled",
+    "VideoNetwork",
+    "WindowNetwork",
+    "repeat_edges",
+    "windows",
+]
 
 
 class Upsampled(NamedTuple):
@@ -123,7 +131,7 @@ class WindowNetwork(VideoNetwork):
 
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         ring: deque[Tensor] = deque(maxlen=self.window)
-        for frame in _repeat_edges(frames, self.window // 2):
+        for frame in repeat_edges(frames, self.window // 2):
             ring.append(frame)
             if len(ring) == self.window:
                 yield self.reconstruct(torch.stack(tuple(ring)).unsqueeze(0)).frames[0]
@@ -181,7 +189,7 @@ def windows(clip: Tensor, window: int) -> Tensor:
     return clip[:, index]
 
 
-def _repeat_edges(frames: Iterable[Tensor], times: int) -> Iterator[Tensor]:
+def repeat_edges(frames: Iterable[Tensor], times: int) -> Iterator[Tensor]:
     """The frames, the first and the last of them `times` times more."""
     last = None
     for frame in frames:

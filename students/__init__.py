@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.interfaces import VideoNetwork
+from students.d3dnet import D3DNet
 from students.fastdvdnet import FastDVDnet
+from students.fastdvdnet_denoiser import FastDVDnetDenoiser
+from students.fastdvdnet_mobile import FastDVDnetMobile
+from students.sofvsr import SOFVSR
+from students.vdsr import VDSR
+from students.vespcn import VESPCN, VESPCNLoSealL
+from students.vespcn_mobile import VESPCNMobile
+from students.vespcn_std import VESPCNStd
+from students.vsrnet import VSRNet
 
 __all__ = ["NETWORKS"]
 
@@ -14,4 +23,16 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     "fastdvdnet": (FastDVDnet, {}),
     "fastdvdnet-half": (FastDVDnet, {"channels": 32}),
     "fastdvdnet-quarter": (FastDVDnet, {"channels": 16}),
+    "fastdvdnet-mobile": (FastDVDnetMobile, {}),
+    "fastdvdnet-denoiser": (FastDVDnetDenoiser, {}),
+    "vespcn": (VESPCN, {}),
+    "vespcn-loseall": (VESPCNLoSealL, {}),
+    "vespcn-std": (VESPCNStd, {}),
+    "vespcn-mobile": (VESPCNMobile, {}),
+    "vdsr": (VDSR, {}),
+    "vdsr-rgb": (VDSR, {"colour": "rgb"}),
+    "vsrnet": (VSRNet, {}),
+    "vsrnet-std": (VDSR, {"colour": "rgb", "window": 7}),
+    "d3dnet": (D3DNet, {}),
+    "sofvsr": (SOFVSR, {}),
 }

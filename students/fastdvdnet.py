@@ -101,11 +101,15 @@ class DenoisingBlock(nn.Module):
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(N, 3, in_channels, h, w) -> (N, out_channels, h, w); h and w are multiples of 4."""
+        return self.outc(self.features(triplet))  # type: ignore[no-any-return]
+
+    def features(self, triplet: Tensor) -> Tensor:
+        """The sum of all levels, (N, full width, h, w), that the last two convolutions turn into the output."""
         full = self.inc(triplet.flatten(1, 2))
         half = self.downc0(full)
         quarter = self.downc1(half)
         half = half + self.upc2(quarter)
-        return self.outc(full + self.upc1(half))  # type: ignore[no-any-return]
+        return full + self.upc1(half)  # type: ignore[no-any-return]
 
 
 class _Named(nn.Module):

@@ -1,0 +1,106 @@
+"""What every student of the window kind is held to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.costs import multiply_accumulates
+from distill.interfaces import windows
+from distill.registry import find
+from tests.parity.test_edvr import assert_within_float32
+
+FROZEN = Path(__file__).parent / "frozen"
+
+
+def randomise(network: torch.nn.Module, gain: float = 1.2) -> torch.nn.Module:
+    """Seeded weights, by name so that the order of construction does not matter; nothing is silent."""
+    for name, parameter in sorted(network.named_parameters()):
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        spread = gain / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
+        parameter.data = torch.randn(parameter.shape, generator=generator) * spread
+    return network.eval()
+
+
+def assert_slides(network, size, length):
+    """A clip, each of its windows by itself, and the stream of its frames give the same; sizes are the frames'."""
+    clip = torch.rand(2, length, 3, *size)
+    with torch.no_grad():
+        whole = network(clip)
+        plain = network.reconstruct(windows(clip, network.window).flatten(0, 1))
+        streamed = torch.stack(list(network.stream(iter(clip[1]))))
+    high = tuple(network.scale * side for side in size)
+    assert whole.frames.shape == (2, length, 3, *high)
+    assert whole.hr_features.shape == (2, length, network.hr_channels, *high)
+    if network.lr_channels is None:
+        assert whole.lr_features is None
+    else:
+        assert whole.lr_features.shape == (2, length, network.lr_channels, *size)
+    for ours, theirs in zip(whole, plain, strict=True):
+        if ours is not None:
+            assert_within_float32(ours.flatten(0, 1), theirs)
+    assert_within_float32(streamed, whole.frames[1])
+
+
+def assert_costs(name, parameters, macs):
+    """Of a registered network: parameters and tera-MACs, as networks are tabled."""
+    with torch.device("meta"):
+        network = find(name).build().eval()
+    assert sum(each.numel() for each in network.parameters()) == parameters
+    assert multiply_accumulates(network) / 1e12 == pytest.approx(macs, abs=5e-5)
+
+
+def published_zeros(name):
+    """Zeros of the shapes of a published key list."""
+    path = Path(__file__).resolve().parents[3] / "shared" / "golden" / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"the reference key list {name}.json is not beside this checkout")
+    return {key: torch.zeros(shape) for key, shape in json.loads(path.read_text())["keys"].items()}
+
+
+def assert_mixed_precision(network):
+    """Training in bfloat16 runs, and what the picture starts from keeps float32's precision."""
+    clip = torch.rand(1, 2, 3, 8, 8)
+    expected = network(clip).frames
+    with torch.autocast("cpu", torch.bfloat16):
+        restored = network(clip)
+    restored.frames.float().square().mean().backward()
+    torch.testing.assert_close(restored.frames, expected, rtol=0, atol=1e-6)
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def assert_gradients(network):
+    """Every weight of a randomised network gets a gradient."""
+    restored = network(torch.rand(1, 2, 3, 5, 6))
+    restored.frames.square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def assert_exports(network, target):
+    """The ONNX file of a randomised network agrees with it, on sizes other than the traced one and on odd ones."""
+    from export.parity import onnx_parity
+    from export.to_onnx import export_onnx
+    from tests.parity.test_onnx import METADATA, moving_clip
+
+    clips = [moving_clip(network.window, 32, 60), moving_clip(network.window, 24, 24)]
+    with torch.no_grad():
+        frames = network.reconstruct(clips[0][None]).frames
+        idle = torch.nn.functional.interpolate(clips[0][network.window // 2][None], scale_factor=4, mode="bicubic")
+    assert (frames - idle).abs().max() > 0.05, "the test would compare base images only"
+    path = export_onnx(network, target, metadata=METADATA).path
+    assert len(onnx_parity(network, path, clips, tolerance=1e-5 * max(1.0, frames.abs().max().item())).sizes) == 4
+
+
+def assert_frozen(network, name):
+    """What the proven network made of seeded weights; protects whoever has only this repository."""
+    clip = torch.rand(1, network.window, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        restored = network.reconstruct(clip)
+    expected = torch.load(FROZEN / f"{name}.pt", weights_only=True)
+    torch.testing.assert_close(restored.frames, expected["frames"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(restored.hr_features.mean(1), expected["hr_mean"], rtol=1e-4, atol=1e-4)
