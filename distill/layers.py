@@ -82,6 +82,18 @@ class BicubicUpsample(nn.Module):
     def __init__(self, scale: int = 4, channels: int = 3) -> None:
         super().__init__()
         self.scale = scale
+        self.phases = _BicubicPhases(scale, channels)
+        """The same before the pixel shuffle, (B, C * scale^2, h, w), for a tail that adds the base there."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return functional.pixel_shuffle(self.phases(picture), self.scale)
+
+
+class _BicubicPhases(nn.Module):
+    """All scale^2 pixels over each low-resolution one, as channels."""
+
+    def __init__(self, scale: int, channels: int) -> None:
+        super().__init__()
         taps = torch.stack([_cubic_taps((phase + 0.5) / scale - 0.5) for phase in range(scale)])
         kernel = torch.einsum("ay,bx->abyx", taps, taps).reshape(scale**2, 5, 5)
         weight = torch.zeros(channels, scale**2, channels, 5, 5, dtype=torch.float64)
@@ -91,10 +103,6 @@ class BicubicUpsample(nn.Module):
         self.weight: Tensor
 
     def forward(self, picture: Tensor) -> Tensor:
-        return functional.pixel_shuffle(self.phases(picture), self.scale)
-
-    def phases(self, picture: Tensor) -> Tensor:
-        """The same before the pixel shuffle, (B, C * scale^2, h, w), for a tail that adds the base there."""
         padded = functional.pad(picture, (2, 2, 2, 2), mode="replicate")
         return functional.conv2d(padded, self.weight)
 
