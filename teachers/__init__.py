@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.interfaces import VideoNetwork
+from teachers.basicvsr import BasicVSR
 from teachers.edvr import EDVR
+from teachers.rbpn import RBPN
+from teachers.starnet import STARnet
+from teachers.stinet import STINet
+from teachers.stvun import STVUN
 
 __all__ = ["ALIASES", "FROM_EXTRAS", "NETWORKS", "shipped_weights"]
 
@@ -19,6 +24,45 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     ),
     "edvr-m": (EDVR, {}),
     "edvr-l": (EDVR, {"window": 7, "channels": 128, "reconstruct_blocks": 40}),
+    "basicvsr-bi": (BasicVSR, {}),
+    "basicvsr-bd": (BasicVSR, {}),
+    "basicvsr-reds": (BasicVSR, {}),
+    "stvun-s": (STVUN, {"channels": 14, "interpolates": False}),
+    "stvun-l": (STVUN, {}),
+    "rbpn-s": (RBPN, {"window": 3, "base_filter": 32, "channels": 16, "res_blocks": 1, "base": "bicubic"}),
+    "rbpn-7f": (RBPN, {}),
+    "rbpn-published": (RBPN, {"head": "published"}),
+    "starnet-s": (
+        STARnet,
+        {
+            "version": "v3",
+            "base_filter": 32,
+            "channels": 8,
+            "res_blocks": 1,
+            "spatial_blocks": 1,
+            "base": "bicubic",
+        },
+    ),
+    "starnet-v1": (STARnet, {"version": "v1"}),
+    "starnet-v2": (STARnet, {"version": "v2"}),
+    "starnet-v3": (STARnet, {"version": "v3"}),
+    "starnet-v4": (STARnet, {}),
+    "starnet-v4-ref": (STARnet, {"refine_flow": True}),
+    "stinet-s": (
+        STINet,
+        {
+            "channels": 12,
+            "motion_channels": 16,
+            "blocks": 2,
+            "graph_channels": 48,
+            "offset_groups": 4,
+            "projection_filter": 16,
+            "projection_channels": 16,
+            "projection_stages": 2,
+            "base": "bicubic",
+        },
+    ),
+    "stinet-l": (STINet, {}),
 }
 ALIASES = {"edvr": "edvr-s", "basicvsr": "basicvsr-bi"}
 FROM_EXTRAS = {

@@ -1,0 +1,93 @@
+"""STINet's published checkpoints: names rewritten onto ours, and the sizes that the tensors tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from distill.errors import CheckpointError
+from distill.interfaces import Published
+from teachers.rbpn_names import require
+
+__all__ = ["recognise_stinet"]
+
+State = Mapping[str, Tensor]
+_SIZED = (
+    "motion_feat.conv.weight",
+    "motion_down.1.conv.weight",
+    "layersAtB.conv_offset_mask.weight",
+    "DBPN.feat0.conv.weight",
+    "DBPN.feat1.conv.weight",
+    "DBPN.output_conv1.conv.weight",
+    "SAG1.fc_neigh.weight",
+)
+_NAMES = [
+    (r"^(motion_feat|motion)\.", r"interpolation.\1."),
+    (r"^(h_down|h_up|offsetdown|layers[AC]tB|layers[AC]tBOffset|layersFusion|([lh]_)?conv11AtB)\.", r"local.\1."),
+    (r"\.conv_offset_mask\.", ".conv_offset."),
+    (r"^(h_down_gcn|SAG\d)\.", r"graph.\1."),
+    # where the bias stood in dgl before 0.8
+    (r"^(graph\.SAG\d)\.fc_neigh\.bias$", r"\1.bias"),
+]
+
+
+def recognise_stinet(state: State) -> Published | None:
+    """See `VideoNetwork.recognise`."""
+    if not any(name.startswith("SAG1.") for name in state):
+        return None
+    require("STINet", state, _SIZED)
+    channels, _, kernel, _ = state["motion_down.1.conv.weight"].shape
+    if kernel != 8:
+        raise CheckpointError(f"This STINet changes the resolution with kernels of {kernel}; expected 8, which is x4.")
+    motion_channels, flow_channels = state["motion_feat.conv.weight"].shape[:2]
+    if flow_channels != 4:
+        raise CheckpointError(f"This STINet sees {flow_channels} channels of optical flow; expected 4.")
+    blocks = _shared_blocks(state)
+    projection_channels = state["DBPN.feat1.conv.weight"].shape[0]
+    keywords = {
+        "channels": channels,
+        "motion_channels": motion_channels,
+        "blocks": blocks,
+        "graph_channels": state["SAG1.fc_neigh.weight"].shape[0],
+        "offset_groups": state["layersAtB.conv_offset_mask.weight"].shape[0] // 27,
+        "projection_filter": state["DBPN.feat0.conv.weight"].shape[0],
+        "projection_channels": projection_channels,
+        "projection_stages": state["DBPN.output_conv1.conv.weight"].shape[1] // projection_channels,
+        "base": "none",
+        "edges": "unweighted",
+        "flow": "farneback",
+    }
+    return Published("stinet-l", keywords, {_own_name(name, blocks): tensor for name, tensor in state.items()})
+
+
+def _shared_blocks(state: State) -> int:
+    """How many residual blocks both branches of the interpolation share."""
+    # the last layer of each branch stands behind one or two blocks that are its own
+    for branch, before in (("interp_h", 2), ("interp_l", 3)):
+        indices = [int(match[1]) for name in state if (match := re.fullmatch(rf"{branch}\.(\d+)\.conv\.weight", name))]
+        if indices and max(indices) >= before:
+            return max(indices) - before
+    raise CheckpointError("This STINet lacks the last layers of interp_h and interp_l; is the file complete?")
+
+
+def _own_name(name: str, blocks: int) -> str:
+    """Shared blocks stand in a file twice, as interp_l.2 and interp_h.1 and so on, or once; here once.
+
+    Where the two should differ, the later one counts, interp_h, as when the published code loads them.
+    """
+    for pattern, replacement in _NAMES:
+        name = re.sub(pattern, replacement, name)
+    match = re.match(r"interp_([lh])\.(\d+)\.(.+)", name)
+    if match is None:
+        return name
+    branch, index, rest = match[1], int(match[2]), match[3]
+    entering = 2 if branch == "l" else 1
+    if index < entering:
+        stack = f"enter_l.{index}" if branch == "l" else "enter_h"
+    elif index < entering + blocks:
+        stack = f"shared.{index - entering}"
+    else:
+        stack = f"leave_{branch}.{index - entering - blocks}"
+    return f"interpolation.{stack}.{rest}"
