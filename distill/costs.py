@@ -40,6 +40,7 @@ def costs() -> list[dict[str, Any]]:
                 "role": entry.role,
                 "parameters": _parameters(network),
                 "macs": macs,
+                "published_macs": macs + network.spared_macs(_frames(network), HEIGHT, WIDTH),
                 "parts": {
                     name: {"parameters": _parameters(part), "macs": by_part.get(name, 0)}
                     for name, part in network.named_children()

@@ -99,6 +99,13 @@ class VideoNetwork(nn.Module, ABC):
     def forward(self, clip: Tensor) -> Upsampled:
         """Restore every frame of a clip (B, T, 3, h, w) in [0, 1]."""
 
+    def spared_macs(self, frames: int, height: int, width: int) -> int:
+        """Multiply-accumulates that the published code spends on a clip of this size, to no effect, and this does not.
+
+        Published costs, which `distill list --json` gives beside ours, contain them.
+        """
+        return 0
+
     @abstractmethod
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         """Restore frames (3, h, w) one by one, in order, as `forward` would, yielding (3, scale*h, scale*w).

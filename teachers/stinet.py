@@ -110,7 +110,8 @@ class STINet(ClipNetwork):
             raise ValueError(
                 f"STINet needs groups ({offset_groups}) dividing {channels} and 2 or more stages ({projection_stages})"
             )
-        self.hr_channels = self.lr_channels = channels
+        self.hr_channels: int = channels
+        self.lr_channels = channels
         self.hr_tap, self.flow = hr_tap, flow
         self.DBPN = SpatialNetwork(projection_filter, projection_channels, projection_stages, channels)
         self.motion_down = nn.Sequential(
@@ -136,6 +137,17 @@ class STINet(ClipNetwork):
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:
         return recognise_stinet(state)
+
+    def spared_macs(self, frames: int, height: int, width: int) -> int:
+        """See `VideoNetwork.spared_macs`.
+
+        The published code also makes the pictures that only its losses look at, brings high-resolution features down
+        anew for each of a frame's two neighbours, and once more for edge attributes that the graph is not given.
+        """
+        restored, pixels = self.time_scale * (frames - 1) + 1, height * width
+        shrinking = 64 * self.hr_channels**2 * pixels
+        pictures = 9 * 3 * self.hr_channels * pixels * (1 + self.scale**2)
+        return restored * (2 * shrinking + pictures)
 
     def forward(self, clip: Tensor) -> Upsampled:
         return self.interpolate(clip, (0.5,))

@@ -15,7 +15,13 @@ from distill.data import find_clips, sample_clips
 TEACHERS = {
     "edvr-s": {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1},
     "rbpn-s": {"window": 3, "base_filter": 8, "channels": 4, "res_blocks": 1},
-    #"stinet-s": {},
+    "stinet-s": {
+        "channels": 4,
+        "motion_channels": 4,
+        "offset_groups": 2,
+        "projection_filter": 4,
+        "projection_channels": 4,
+    },
     "starnet-s": {"base_filter": 8, "channels": 4},
     "stvun-s": {"channels": 4},
     "basicvsr-bi": {"channels": 8, "blocks": 1},

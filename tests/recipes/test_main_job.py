@@ -194,15 +194,3 @@ def test_upscale_export_and_profile_the_student(document, run_folder, tmp_path):
     profile = document("profile", tmp_path / "export" / "student.onnx", "--size", "32x24", "--threads", "1")
     assert "host" in json.dumps(profile).lower()
     assert json.loads(json.dumps(profile))["rows"][0]["isMinQueryMet"] is True
-
-
-def test_list(document, command):
-    rows = {row["name"]: row for row in document("list")}
-    wanted = {"name", "role", "parameters", "macs", "window", "scale", "time_scale", "hr_channels"}
-    assert all(wanted <= set(row) for row in rows.values())
-    assert (rows["edvr-l"]["parameters"], rows["edvr-m"]["parameters"]) == (20_699_363, 3_300_131)
-    assert rows["fastdvdnet"]["macs"] / 1e12 == pytest.approx(0.0592, abs=5e-5)
-    assert rows["edvr-s"]["weights"] is True
-    code, out, _ = command("list")
-    assert code == 0
-    assert "180x120" in out
