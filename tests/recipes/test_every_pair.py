@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from distill import registry
@@ -39,6 +40,15 @@ ONE_STEP = [
     *("--set", "distillation.warm_up=0", "--set", "distillation.memory_crop=8"),
     *("--set", "training.steps=1", "--set", "training.log_every=1", "--set", "training.precision=fp32"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Two threads spend more time on waiting for each other than on networks so small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
