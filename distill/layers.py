@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +17,7 @@ __all__ = [
     "PixelShuffleTail",
     "ResidualBlock",
     "crop_to",
+    "full_precision",
     "pad_to_multiple",
     "warp",
 ]
@@ -171,6 +173,16 @@ def _cubic_taps(shift: float) -> Tensor:
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((distance - 5) * distance + 8) * distance * a - 4 * a
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+
+
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Suspends mixed precision for colour, base images, and whatever tells where to sample.
+
+    Only where it is on: exporting and counting know no such context.
+    """
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def pad_to_multiple(clip: Tensor, multiple: int) -> Tensor:

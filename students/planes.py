@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.interfaces import Upsampled
-from distill.layers import BicubicUpsample, Colour, LumaChroma, crop_to
-from students.precision import full_precision
+from distill.layers import BicubicUpsample, Colour, LumaChroma, crop_to, full_precision
 
 __all__ = ["PlaneBase", "Planes", "checked_base"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from distill.layers import full_precision
 
 __all__ = ["DeformablePack", "deform_conv2d", "largest_mean_offset"]
 
@@ -101,19 +101,12 @@ class DeformablePack(nn.Module):
 
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """(B, C, H, W) sampled where `offset_features` (B, C, H, W) says."""
-        with _full_precision(features.device.type):
+        with full_precision(features.device.type):
             first, second, mask = self.conv_offset(offset_features.float()).chunk(3, dim=1)
         offset = torch.cat((first, second), dim=1)
         if self.training:
             self.mean_offset = offset.detach().abs().mean()
         return deform_conv2d(features.float(), offset, self.weight, self.bias, mask.sigmoid(), padding=1)
-
-
-def _full_precision(device: str) -> AbstractContextManager[object]:
-    """Suspends mixed precision where it is on; exporting and counting know no such context."""
-    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
 
 
 def largest_mean_offset(network: nn.Module) -> float:

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.layers import warp
-from teachers.deformable import _full_precision
+from distill.layers import full_precision, warp
 
 __all__ = ["PWCNet", "correlation"]
 
@@ -55,7 +54,7 @@ class PWCNet(nn.ModuleDict):
 
         first(p) ~ second(p + flow(p)) in pictures of the quarter size.
         """
-        with _full_precision(first.device.type):
+        with full_precision(first.device.type):
             return self._flow(self._pyramid(first.float()), self._pyramid(second.float()))
 
     def _pyramid(self, picture: Tensor) -> list[Tensor]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.layers import warp
-from teachers.deformable import _full_precision
+from distill.layers import full_precision, warp
 
 __all__ = ["SPyNet"]
 
@@ -39,7 +38,7 @@ class SPyNet(nn.Module):
         multiple = 2 ** (_LEVELS - 1)
         size = (height + -height % multiple, width + -width % multiple)
         # a flow of ten pixels rounds by several hundredths in half precision, and every level adds to it
-        with _full_precision(first.device.type):
+        with full_precision(first.device.type):
             first, second = (
                 functional.interpolate((frame.float() - self.mean) / self.std, size, mode="bilinear")
                 for frame in (first, second)
