@@ -100,10 +100,12 @@ def find(name: str, role: Role | None = None) -> Entry:
     known = {entry.name: entry for entry in entries()}
     entry = known.get(teachers.ALIASES.get(name, name))
     fitting = [each.name for each in known.values() if role in (None, each.role)]
+    if role != "student":
+        fitting = [*teachers.ALIASES, *fitting]
     if entry is None:
         what = role or "network"
         # every name helps a guess: somebody may have swapped teacher and student
-        hint = did_you_mean(name, [*known, *teachers.ALIASES])
+        hint = did_you_mean(name, fitting) or did_you_mean(name, [*known, *teachers.ALIASES])
         raise ConfigError(f"There is no {what} {name!r}.{hint} Known: {', '.join(fitting)}.")
     if role is not None and entry.role != role:
         raise ConfigError(f"{name!r} is a {entry.role}, not a {role}; the {role}s are {', '.join(fitting)}.")

@@ -66,7 +66,14 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     ),
     "stinet-l": (STINet, {}),
 }
-ALIASES = {"edvr": "edvr-s", "basicvsr": "basicvsr-bi"}
+ALIASES = {
+    "edvr": "edvr-s",
+    "rbpn": "rbpn-s",
+    "stinet": "stinet-s",
+    "starnet": "starnet-s",
+    "stvun": "stvun-s",
+    "basicvsr": "basicvsr-bi",
+}
 FROM_EXTRAS = {
     "basicvsr-bi": ("basicvsr", "bi"),
     "basicvsr-bd": ("basicvsr", "bd-centred"),
