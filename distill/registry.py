@@ -105,7 +105,7 @@ def find(name: str, role: Role | None = None) -> Entry:
     if entry is None:
         what = role or "network"
         # every name helps a guess: somebody may have swapped teacher and student
-        hint = did_you_mean(name, fitting) or did_you_mean(name, [*known, *teachers.ALIASES])
+        hint = did_you_mean(name, [*fitting, *known, *teachers.ALIASES])
         raise ConfigError(f"There is no {what} {name!r}.{hint} Known: {', '.join(fitting)}.")
     if role is not None and entry.role != role:
         raise ConfigError(f"{name!r} is a {entry.role}, not a {role}; the {role}s are {', '.join(fitting)}.")
@@ -132,9 +132,10 @@ def recognise(state: Mapping[str, Tensor]) -> Published:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """' Did you mean ...?' for the nearest known word, of equally near ones the first, or nothing."""
+    scores = {word: difflib.SequenceMatcher(None, word, given).ratio() for word in known}
+    nearest = max(scores, key=scores.__getitem__, default=None)
+    return f" Did you mean {nearest!r}?" if nearest is not None and scores[nearest] >= 0.5 else ""
 
 
 def _plugged_in(taken: set[str]) -> list[Entry]:
