@@ -99,7 +99,7 @@ def read(path: str | Path) -> Checkpoint:
     path = _weights_file(Path(path))
     described, tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     try:
-        network = registry.find(described.name).build(**described.keywords)
+        network = registry.find(described.name, typed=False).build(**described.keywords)
     except ConfigError as error:
         raise CheckpointError(f"{path} cannot be opened: {error}") from error
     _fill(network, tensors, path)
@@ -185,7 +185,10 @@ def _read_safetensors(path: Path) -> tuple[Described, dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}); is it complete?") from error
     if "distill" in metadata:
-        return _from_header(json.loads(metadata["distill"]), path), tensors
+        try:
+            return _from_header(json.loads(metadata["distill"]), path), tensors
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"The description in {path} is damaged ({error}); is the file complete?") from error
     return _described_published(tensors, path)
 
 
@@ -193,10 +196,11 @@ def _read_pickle(path: Path) -> tuple[Described, dict[str, Tensor]]:
     content = _unpickle(path)
     if content.get("format") == _FORMAT:
         return _from_header(content, path), content["weights"]
-    for wrapper in ("params_ema", "params", "state_dict", "model"):
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
+    wrappers = ("params_ema", "params", "state_dict", "model")
+    while inside := next(
+        (content[name] for name in wrappers if isinstance(content.get(name), Mapping) and content[name]), None
+    ):
+        content = inside
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     return _described_published(tensors, path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from distill import registry
 from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
 
 __all__ = ["HEIGHT", "WIDTH", "cost_table", "costs", "multiply_accumulates"]
+
+log = logging.getLogger("distill")
 
 WIDTH, HEIGHT = 180, 120
 """The paper's low-resolution frame."""
@@ -31,32 +34,12 @@ def costs() -> list[dict[str, Any]]:
     """Of every network known by name, as JSON."""
     rows = []
     for entry in registry.entries():
-        with torch.device("meta"):
-            network = entry.build().eval()
-        macs, by_part = _count(network)
-        rows.append(
-            {
-                "name": entry.name,
-                "role": entry.role,
-                "parameters": _parameters(network),
-                "macs": macs,
-                "published_macs": macs + network.spared_macs(_frames(network), HEIGHT, WIDTH),
-                "parts": {
-                    name: {"parameters": _parameters(part), "macs": by_part.get(name, 0)}
-                    for name, part in network.named_children()
-                    if _parameters(part) or by_part.get(name)
-                },
-                "window": network.window if isinstance(network, WindowNetwork) else None,
-                "frames_in": _frames(network),
-                "frames_out": _frames_out(network),
-                "scale": network.scale,
-                "time_scale": network.time_scale,
-                "hr_channels": network.hr_channels,
-                "lr_channels": network.lr_channels,
-                "weights": entry.weights is not None or entry.elsewhere,
-                "extra": entry.extra,
-            }
-        )
+        try:
+            rows.append(_row(entry))
+        except Exception as error:  # whatever code from elsewhere raises
+            if not entry.elsewhere:
+                raise
+            log.warning("%s of an installed package cannot be counted and is left out: %r", entry.name, error)
     return rows
 
 
@@ -78,6 +61,33 @@ def cost_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _row(entry: registry.Entry) -> dict[str, Any]:
+    with torch.device("meta"):
+        network = entry.build().eval()
+    macs, by_part = _count(network)
+    return {
+        "name": entry.name,
+        "role": entry.role,
+        "parameters": _parameters(network),
+        "macs": macs,
+        "published_macs": macs + network.spared_macs(_frames(network), HEIGHT, WIDTH),
+        "parts": {
+            name: {"parameters": _parameters(part), "macs": by_part[name]}
+            for name, part in network.named_children()
+            if _parameters(part)
+        },
+        "window": network.window if isinstance(network, WindowNetwork) else None,
+        "frames_in": _frames(network),
+        "frames_out": _frames_out(network),
+        "scale": network.scale,
+        "time_scale": network.time_scale,
+        "hr_channels": network.hr_channels,
+        "lr_channels": network.lr_channels,
+        "weights": entry.weights is not None or entry.elsewhere,
+        "extra": entry.extra,
+    }
+
+
 def _count(network: VideoNetwork) -> tuple[int, dict[str, int]]:
     """Multiply-accumulates of all that has weights, and of each of its parts (direct children) by name."""
     clip = torch.empty(1, _frames(network), 3, HEIGHT, WIDTH, device="meta")
@@ -91,13 +101,23 @@ def _count(network: VideoNetwork) -> tuple[int, dict[str, int]]:
         if name.startswith(prefix)
     }
     modules = dict(network.named_modules())
-    weightless = sum(
-        macs
+    weightless = {
+        name: macs
         for name, macs in by_module.items()
         if not _parameters(modules[name]) and not any(other.startswith(f"{name}.") for other in by_module)
-    )
-    parts = {name: by_module.get(name, 0) for name, _ in network.named_children()}
-    return int(counter.get_total_flops()) // 2 - weightless, parts
+    }
+    for name in weightless:
+        for level in range(name.count(".") + 1):
+            above = name.rsplit(".", level)[0]
+            by_module[above] = by_module.get(above, 0) - weightless[name]
+    parts = {name: _of_part(part, name, by_module) for name, part in network.named_children()}
+    return int(counter.get_total_flops()) // 2 - sum(weightless.values()), parts
+
+
+def _of_part(part: nn.Module, name: str, by_module: dict[str, int]) -> int:
+    """What was counted in a module, or in its parts where these were called around its own `forward`."""
+    inner = sum(_of_part(child, f"{name}.{own}", by_module) for own, child in part.named_children())
+    return max(by_module.get(name, 0), inner)
 
 
 class _AsListed(nn.Module):

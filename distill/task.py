@@ -67,7 +67,8 @@ class SpaceTimeDistillation(nn.Module):
             self.memory = ConvLSTM(theirs, theirs)
             if ours != theirs:
                 self.adapter = nn.Conv2d(ours, theirs, 1, bias=False)
-                nn.init.orthogonal_(self.adapter.weight)  # keeps lengths, so the matched scale stays matched
+                # keeps the mean square of what it is given, so the matched scale stays matched
+                nn.init.orthogonal_(self.adapter.weight, gain=max(1, theirs / ours) ** 0.5)
 
     def train(self, mode: bool = True) -> SpaceTimeDistillation:
         super().train(mode)

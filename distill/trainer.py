@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from types import FrameType
 from typing import Any
 
@@ -303,7 +303,8 @@ class Trainer:
         with torch.inference_mode():
             for network in (self.task.student, self.task.teacher):
                 if network is not None:
-                    panels.append(network(low[None].to(self.device)).frames[0, centre])
+                    streamed = network.stream(iter(low.to(self.device)))
+                    panels.append(next(islice(streamed, centre * network.time_scale, None)))
         self.run.picture(f"step-{self.step:06d}", [*panels, truth[centre]])
 
     def _described(self, evaluation: Evaluation) -> Described:

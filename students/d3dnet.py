@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
-from distill.layers import Colour, pad_to_multiple
+from distill.layers import Colour, leaky, pad_to_multiple
+from distill.tensor_names import demand, stack_length
 from students.deformable_3d import DeformableConv3d
 from students.initial_weights import blind_to_brightness
 from students.planes import Planes
-from students.tensor_names import demand, stack_length
 
 __all__ = ["D3DNet"]
 
@@ -110,7 +110,7 @@ class _Residual(nn.Module):
         second.weight.data.mul_(0.1)  # keeps deep stacks without normalisation near the identity at the start
 
     def forward(self, features: Tensor) -> Tensor:
-        change: Tensor = self.dcn1(functional.leaky_relu(self.dcn0(features), 0.1))
+        change: Tensor = self.dcn1(leaky(self.dcn0(features)))
         return features + change
 
 

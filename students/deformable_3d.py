@@ -71,9 +71,12 @@ class DeformableConv3d(nn.Module):
         nn.init.kaiming_normal_(self.weight, a=0.1)
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
+        self.mean_offset = torch.zeros(())
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, T, H, W) in and out."""
         with full_precision(features.device.type):
             offset = self.conv_offset(features.to(self.weight.dtype))
+        if self.training:
+            self.mean_offset = offset.detach().abs().mean()
         return deform_conv3d(features.to(offset.dtype), offset, self.weight, self.bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import crop_to, pad_to_multiple
+from distill.tensor_names import demand, with_counters
 from students.fastdvdnet import DenoisingBlock
-from students.tensor_names import demand
 
 __all__ = ["FastDVDnetDenoiser"]
 
@@ -56,11 +55,8 @@ class FastDVDnetDenoiser(WindowNetwork):
         mixed, full, half, quarter = (state[f"temp1.{part}.weight"].shape[0] for part in shapes)
         if state["temp1.inc.convblock.0.weight"].shape[1] != 4:
             raise CheckpointError("This FastDVDnet sees no noise map; expected frames of 3 channels and a map of one.")
-        weights = dict(state)
-        for name in state:  # counters of batch normalisation, which files from before PyTorch 0.4.1 lack
-            weights.setdefault(re.sub(r"running_mean$", "num_batches_tracked", name), torch.tensor(0))
         keywords = {"widths": (full, half, quarter), "frame_channels": mixed // 3}
-        return Published("fastdvdnet-denoiser", keywords, weights)
+        return Published("fastdvdnet-denoiser", keywords, with_counters(state))
 
     def reconstruct(self, window: Tensor) -> Upsampled:
         """As everywhere; the published caller mirrors frames to multiples of 4 instead, and clamps to [0, 1]."""

@@ -48,8 +48,7 @@ class Planes(nn.Module):
 
     def upsample(self, planes: Tensor) -> Tensor:
         """Bicubically: (..., h, w) -> (..., scale*h, scale*w)."""
-        with full_precision(planes.device.type):
-            large = self.bicubic(planes.flatten(0, -3).unsqueeze(1)).squeeze(1)
+        large = self.bicubic(planes.flatten(0, -3).unsqueeze(1)).squeeze(1)
         unflattened: Tensor = large.unflatten(0, planes.shape[:-2])
         return unflattened
 

@@ -12,9 +12,9 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import Colour, full_precision, pad_to_multiple, warp
+from distill.tensor_names import demand, stack_length
 from students.initial_weights import blind_to_brightness
 from students.planes import PlaneBase, Planes, checked_base
-from students.tensor_names import demand, stack_length
 
 __all__ = ["SOFVSR", "Flows"]
 

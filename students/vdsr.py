@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import Colour, pad_to_multiple
+from distill.tensor_names import demand, stack_length
 from students.initial_weights import blind_to_brightness
 from students.planes import Planes
-from students.tensor_names import stack_length
 
 __all__ = ["VDSR"]
 
@@ -70,8 +70,11 @@ class VDSR(WindowNetwork):
             `frames` (N, C, H, W), planes like the input's, and `hr_features` (N, channels, H, W).
         """
         first = self.window // 2 * self.planes.count
-        features: Tensor = self.features[:-1](stacked)
-        residual: Tensor = self.features[-1](features)
+        *body, last = self.features
+        features = stacked
+        for layer in body:
+            features = layer(features)
+        residual: Tensor = last(features)
         return Upsampled(stacked[:, first : first + self.planes.count] + residual, features, None)
 
 
@@ -90,7 +93,9 @@ def _recognise_vdsr(state: Mapping[str, Tensor]) -> Published | None:
     if missing or convs < 2:
         lacking = ", ".join(missing) or "all but the first convolution"
         raise CheckpointError(f"This VDSR lacks {lacking} (by the names of its older layout); is the file complete?")
-    first, last = state["features.0.weight"], state[f"features.{2 * convs - 2}.weight"]
+    ends = ("features.0.weight", f"features.{2 * convs - 2}.weight")
+    demand(state, "VDSR", dict.fromkeys(ends, 4))
+    first, last = (state[name] for name in ends)
     count = last.shape[0]
     window = first.shape[1] // count
     if count not in (1, 3) or first.shape[1] != window * count or window % 2 == 0:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from students.tensor_names import demand, stack_length
+from distill.tensor_names import demand, stack_length
 
 __all__ = ["recognise_loseall", "recognise_vespcn"]
 
@@ -36,9 +36,12 @@ def recognise_vespcn(state: State) -> Published | None:
             f"This file holds VESPCN's {held} alone; expected both parts, named motionCompensator.* and espcn.net.*."
         )
     weights = {_renamed(name, _JUHEONYI): tensor for name, tensor in state.items()}
-    convs = _convolutions(weights, "espcn")
-    demand(weights, "VESPCN", {"motion.coarse.0.weight": 4, "motion.fine.8.weight": 4})
-    if len(convs) < 3 or convs[-1].shape[2:] != (1, 1):
+    # each convolution but the last has an activation after it, the last a pixel shuffle before it
+    length = stack_length(weights, "espcn")
+    names = [f"espcn.{place}.weight" for place in (*range(0, length - 2, 2), length - 1)]
+    demand(weights, "VESPCN", dict.fromkeys(("motion.coarse.0.weight", "motion.fine.8.weight", *names), 4))
+    convs = [weights[name] for name in names]
+    if length % 2 or len(convs) < 3 or convs[-1].shape[2:] != (1, 1):
         raise CheckpointError("This VESPCN does not end in a 1x1 convolution after its pixel shuffle; is it complete?")
     colours = convs[-1].shape[0]
     keywords = {
@@ -85,12 +88,6 @@ def _renamed(name: str, rules: list[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _convolutions(weights: State, stack: str) -> list[Tensor]:
-    """The weights of a sequence, in order."""
-    places = {int(match[1]): name for name in weights if (match := re.fullmatch(rf"{stack}\.(\d+)\.weight", name))}
-    return [weights[places[place]] for place in sorted(places)]
 
 
 def _colour(colours: int) -> str:

@@ -11,9 +11,9 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork, windows
 from distill.layers import Colour, pad_to_multiple
+from distill.tensor_names import demand
 from students.initial_weights import blind_to_brightness
 from students.planes import PlaneBase, Planes, checked_base
-from students.tensor_names import demand
 
 __all__ = ["VSRNet"]
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from distill.errors import CheckpointError
 from distill.interfaces import ClipNetwork, Published, Upsampled
-from distill.layers import HrTap, PixelShuffleTail, ResidualBlock, warp
+from distill.layers import HrTap, PixelShuffleTail, ResidualBlock, leaky, warp
+from distill.tensor_names import demand, stack_length
 from teachers.spynet import SPyNet
 
 __all__ = ["BasicVSR"]
@@ -58,18 +59,20 @@ class BasicVSR(ClipNetwork):
             for name, tensor in state.items()
             if name != "step_counter"  # of mmediting's training loop
         }
-        first = state.get("forward_trunk.main.0.weight")
-        if first is None:
+        if "forward_trunk.main.0.weight" not in state:
             return None
         if any(name.startswith("edvr.") for name in state):
             raise CheckpointError("This is an IconVSR (it has an EDVR inside); expected a BasicVSR, which has none.")
         if "spynet.mean" not in state:
             raise CheckpointError("This BasicVSR lacks its flow network (spynet.*); is the file complete?")
-        found = (re.match(r"forward_trunk\.main\.2\.(\d+)\.", name) for name in state)
-        blocks = max((int(match[1]) for match in found if match), default=-1) + 1
+        demand(state, "BasicVSR", {"forward_trunk.main.0.weight": 4})
+        keywords = {
+            "channels": state["forward_trunk.main.0.weight"].shape[0],
+            "blocks": stack_length(state, "forward_trunk.main.2"),
+        }
         weights = {f"tail.{key}" if key.startswith(_TAIL) else key: tensor for key, tensor in state.items()}
         # the three published networks have the same shape
-        return Published("basicvsr-bi", {"channels": first.shape[0], "blocks": blocks}, weights)
+        return Published("basicvsr-bi", keywords, weights)
 
     def forward(self, clip: Tensor) -> Upsampled:
         batch, length = clip.shape[:2]
@@ -99,7 +102,7 @@ class BasicVSR(ClipNetwork):
             if t > 0:
                 carried = warp(carried, self.spynet(clip[:, t], clip[:, t - 1]))
             carried = self.forward_trunk(torch.cat((clip[:, t], carried), 1))
-            yield _leaky(self.fusion(torch.cat((later.pop(), carried), 1)))
+            yield leaky(self.fusion(torch.cat((later.pop(), carried), 1)))
 
     def _base(self, frames: Tensor) -> Tensor:
         return functional.interpolate(frames, scale_factor=self.scale, mode="bilinear", align_corners=False)
@@ -125,7 +128,3 @@ def _in_basicsr_names(name: str) -> str:
         name = re.sub(pattern, replacement, name)
     # there the activations are no layers of the stack, so its indices count convolutions alone
     return _SPYNET_MMAGIC.sub(lambda match: f"{match[1]}.{2 * int(match[2])}.", name)
-
-
-def _leaky(features: Tensor) -> Tensor:
-    return functional.leaky_relu(features, 0.1)

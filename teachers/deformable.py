@@ -102,14 +102,14 @@ class DeformablePack(nn.Module):
     def forward(self, features: Tensor, offset_features: Tensor) -> Tensor:
         """(B, C, H, W) sampled where `offset_features` (B, C, H, W) says."""
         with full_precision(features.device.type):
-            first, second, mask = self.conv_offset(offset_features.float()).chunk(3, dim=1)
+            first, second, mask = self.conv_offset(offset_features.to(self.weight.dtype)).chunk(3, dim=1)
         offset = torch.cat((first, second), dim=1)
         if self.training:
             self.mean_offset = offset.detach().abs().mean()
-        return deform_conv2d(features.float(), offset, self.weight, self.bias, mask.sigmoid(), padding=1)
+        return deform_conv2d(features.to(self.weight.dtype), offset, self.weight, self.bias, mask.sigmoid(), padding=1)
 
 
 def largest_mean_offset(network: nn.Module) -> float:
     """Of all deformable convolutions in a network, the largest mean |offset| of the last training step, pixels."""
-    packs = [module for module in network.modules() if isinstance(module, DeformablePack)]
-    return max((float(pack.mean_offset) for pack in packs), default=0.0)
+    recorded = (getattr(module, "mean_offset", None) for module in network.modules())
+    return max((float(offset) for offset in recorded if isinstance(offset, Tensor)), default=0.0)

@@ -7,12 +7,12 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from distill.interfaces import Published, Upsampled, WindowNetwork, windows
-from distill.layers import BicubicUpsample, HrTap, PixelShuffleTail, ResidualBlock, crop_to, pad_to_multiple
+from distill.layers import BicubicUpsample, HrTap, PixelShuffleTail, ResidualBlock, crop_to, leaky, pad_to_multiple
 from teachers.deformable import DeformablePack
 from teachers.edvr_names import recognise_edvr
+from teachers.resampling import doubled, pools
 
 __all__ = ["EDVR", "Base"]
 
@@ -95,9 +95,9 @@ class EDVR(WindowNetwork):
 
     def _pyramid(self, frames: Tensor) -> Pyramid:
         """(N, 3, h, w) -> features at full, half and quarter size."""
-        level1 = self.feature_extraction(_leaky(self.conv_first(frames)))
-        level2 = _leaky(self.conv_l2_2(_leaky(self.conv_l2_1(level1))))
-        level3 = _leaky(self.conv_l3_2(_leaky(self.conv_l3_1(level2))))
+        level1 = self.feature_extraction(leaky(self.conv_first(frames)))
+        level2 = leaky(self.conv_l2_2(leaky(self.conv_l2_1(level1))))
+        level3 = leaky(self.conv_l3_2(leaky(self.conv_l3_1(level2))))
         return level1, level2, level3
 
     def _restore(self, levels: list[Tensor], middle: Tensor) -> Upsampled:
@@ -143,22 +143,22 @@ class PyramidAlignment(nn.Module):
         offset = features = None
         for level in _LEVELS:
             name, source = f"l{level}", neighbour[level - 1]
-            guess = _leaky(self.offset_conv1[name](torch.cat((source, centre[level - 1]), 1)))
+            guess = leaky(self.offset_conv1[name](torch.cat((source, centre[level - 1]), 1)))
             if offset is None or features is None:
-                offset = _leaky(self.offset_conv2[name](guess))
-                features = _leaky(self.dcn_pack[name](source, offset))
+                offset = leaky(self.offset_conv2[name](guess))
+                features = leaky(self.dcn_pack[name](source, offset))
                 continue
             # offsets count pixels, so twice the size means twice the offset
-            guess = _leaky(self.offset_conv2[name](torch.cat((guess, _double(offset) * 2), 1)))
-            offset = _leaky(self.offset_conv3[name](guess))
+            guess = leaky(self.offset_conv2[name](torch.cat((guess, doubled(offset) * 2), 1)))
+            offset = leaky(self.offset_conv3[name](guess))
             sampled = self.dcn_pack[name](source, offset)
-            features = self.feat_conv[name](torch.cat((sampled, _double(features)), 1))
+            features = self.feat_conv[name](torch.cat((sampled, doubled(features)), 1))
             if level > 1:
-                features = _leaky(features)
+                features = leaky(features)
         assert features is not None
-        offset = _leaky(self.cas_offset_conv1(torch.cat((features, centre[0]), 1)))
-        aligned: Tensor = self.cas_dcnpack(features, _leaky(self.cas_offset_conv2(offset)))
-        return _leaky(aligned)
+        offset = leaky(self.cas_offset_conv1(torch.cat((features, centre[0]), 1)))
+        aligned: Tensor = self.cas_dcnpack(features, leaky(self.cas_offset_conv2(offset)))
+        return leaky(aligned)
 
 
 class TemporalSpatialAttention(nn.Module):
@@ -188,25 +188,12 @@ class TemporalSpatialAttention(nn.Module):
         embedded = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, (batch, window))
         likeness = (embedded * reference[:, None]).sum(2, keepdim=True).sigmoid()
         weighed = (aligned * likeness).flatten(1, 2)
-        features = _leaky(self.feat_fusion(weighed))
-        attention = _leaky(self.spatial_attn2(_pools(_leaky(self.spatial_attn1(weighed)))))
-        level = _pools(_leaky(self.spatial_attn_l1(attention)))
-        level = _leaky(self.spatial_attn_l3(_leaky(self.spatial_attn_l2(level))))
-        attention = _leaky(self.spatial_attn3(attention)) + _double(level)
-        attention = self.spatial_attn5(_double(_leaky(self.spatial_attn4(attention))))
-        shift = self.spatial_attn_add2(_leaky(self.spatial_attn_add1(attention)))
+        features = leaky(self.feat_fusion(weighed))
+        attention = leaky(self.spatial_attn2(pools(leaky(self.spatial_attn1(weighed)))))
+        level = pools(leaky(self.spatial_attn_l1(attention)))
+        level = leaky(self.spatial_attn_l3(leaky(self.spatial_attn_l2(level))))
+        attention = leaky(self.spatial_attn3(attention)) + doubled(level)
+        attention = self.spatial_attn5(doubled(leaky(self.spatial_attn4(attention))))
+        shift = self.spatial_attn_add2(leaky(self.spatial_attn_add1(attention)))
         weighted: Tensor = features * attention.sigmoid() * 2 + shift
         return weighted
-
-
-def _pools(features: Tensor) -> Tensor:
-    """Maximum and mean over 3x3 at half the size, side by side."""
-    return torch.cat((functional.max_pool2d(features, 3, 2, 1), functional.avg_pool2d(features, 3, 2, 1)), 1)
-
-
-def _double(features: Tensor) -> Tensor:
-    return functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def _leaky(features: Tensor) -> Tensor:
-    return functional.leaky_relu(features, 0.1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
+from distill.tensor_names import demand, stack_length
 
 __all__ = ["recognise_edvr"]
 
@@ -60,28 +61,18 @@ def _published(state: State) -> Published:
         raise CheckpointError(
             "This EDVR has a pre-deblurring module, which is for blurred input; expected a super-resolution variant."
         )
-    needed = ("conv_first.weight", "pcd_align.dcn_pack.l1.conv_offset.weight", "conv_last.weight")
-    missing = [name for name in needed if name not in state]
-    if missing:
-        raise CheckpointError(f"This EDVR lacks the tensors {', '.join(missing)}; is the file complete?")
+    attention = any(re.match(r"fusion\.\w+\.", name) for name in state)
+    fusion, offset = "fusion.feat_fusion.weight" if attention else "fusion.weight", "pcd_align.dcn_pack.l1.conv_offset"
+    demand(state, "EDVR", dict.fromkeys(("conv_first.weight", f"{offset}.weight", fusion, "conv_last.weight"), 4))
     channels = state["conv_first.weight"].shape[0]
-    attention = "fusion.feat_fusion.weight" in state
-    fusion = state.get("fusion.feat_fusion.weight" if attention else "fusion.weight")
-    if fusion is None:
-        raise CheckpointError("This EDVR lacks fusion.weight or fusion.feat_fusion.weight; is the file complete?")
     keywords = {
-        "window": fusion.shape[1] // channels,
+        "window": state[fusion].shape[1] // channels,
         "channels": channels,
-        "offset_groups": state["pcd_align.dcn_pack.l1.conv_offset.weight"].shape[0] // 27,
-        "extract_blocks": _count(state, "feature_extraction"),
-        "reconstruct_blocks": _count(state, "reconstruction"),
+        "offset_groups": state[f"{offset}.weight"].shape[0] // 27,
+        "extract_blocks": stack_length(state, "feature_extraction"),
+        "reconstruct_blocks": stack_length(state, "reconstruction"),
         "attention": attention,
     }
     name = "edvr-l" if channels >= 128 else "edvr-m" if channels >= 64 else "edvr-s"
     weights = {f"tail.{key}" if key.startswith(_TAIL) else key: tensor for key, tensor in state.items()}
     return Published(name, {**keywords, "base": "bilinear"}, weights)
-
-
-def _count(state: State, stack: str) -> int:
-    indices = {int(match[1]) for name in state if (match := re.match(rf"{stack}\.(\d+)\.", name))}
-    return max(indices, default=-1) + 1

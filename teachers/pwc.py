@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.layers import full_precision, warp
+from distill.layers import full_precision, leaky, warp
 
 __all__ = ["PWCNet", "correlation"]
 
@@ -73,7 +73,7 @@ class PWCNet(nn.ModuleDict):
             if coarser:
                 # flows count twentieths of a pixel of the whole picture, whatever the level
                 other = warp(other, coarser[0] * (20 / 2**level), padding="border")
-            costs = functional.leaky_relu(correlation(mine, other), 0.1)
+            costs = leaky(correlation(mine, other))
             features = torch.cat((costs, mine, *coarser), 1) if coarser else costs
             for part in range(len(_DENSE)):
                 features = torch.cat((self[f"conv{level}_{part}"](features), features), 1)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
+from distill.tensor_names import demand, stack_length
 from teachers.back_projection import KERNEL_STRIDE_PADDING
 
-__all__ = ["count_blocks", "projection_sizes", "recognise_rbpn", "require"]
+__all__ = ["projection_sizes", "recognise_rbpn"]
 
 State = Mapping[str, Tensor]
 _SPLIT_CHANNELS = 64
@@ -24,14 +24,19 @@ def recognise_rbpn(state: State) -> Published | None:
     if not {"res_feat1.0.conv1.weight", "res_feat3.0.conv1.weight"} & set(state):
         return None
     sizes = projection_sizes("RBPN", state)
-    require("RBPN", state, ("output.conv.weight", "output.conv.bias"))
-    channels, seen = sizes["channels"], state["output.conv.weight"].shape[1]
+    # ours has 64 channels before the picture, where the published one has all states; a file may be of either
+    split = "to_features.conv.weight" in state
+    last = "to_features.conv" if split else "output.conv"
+    demand(state, "RBPN", {f"{last}.weight": 4, f"{last}.bias": 1})
+    channels, seen = sizes["channels"], state[f"{last}.weight"].shape[1]
     if seen % channels or (window := seen // channels + 1) % 2 == 0:
         raise CheckpointError(
             f"This RBPN makes its picture of {seen} channels, {channels} for each neighbour; "
             "expected an even number of neighbours, as many before the frame as after it."
         )
-    weights = {**state, **_split(state["output.conv.weight"], state["output.conv.bias"], channels)}
+    weights = dict(state)
+    if not split:
+        weights |= _split(state["output.conv.weight"], state["output.conv.bias"], channels)
     return Published("rbpn-7f", {"window": window, **sizes, "base": "none", "head": "split"}, weights)
 
 
@@ -41,7 +46,7 @@ def projection_sizes(network: str, state: State) -> dict[str, int]:
     Raises:
         CheckpointError: tensors are missing, or the variant is not built here; `network` says whose.
     """
-    require(network, state, _SIZED)
+    demand(state, network, dict.fromkeys(_SIZED, 4))
     base_filter, colours = state["feat0.conv.weight"].shape[:2]
     channels = state["DBPN.feat1.conv.weight"].shape[0]
     kernel = state["DBPN.up1.up_conv1.deconv.weight"].shape[-1]
@@ -55,25 +60,9 @@ def projection_sizes(network: str, state: State) -> dict[str, int]:
     return {
         "base_filter": base_filter,
         "channels": channels,
-        "res_blocks": count_blocks(state, "res_feat1"),
+        "res_blocks": stack_length(state, "res_feat1", "conv1.weight"),
         "scale": scales[kernel],
     }
-
-
-def count_blocks(state: State, stack: str) -> int:
-    """How many residual units `stack` starts with."""
-    return sum(re.fullmatch(rf"{re.escape(stack)}\.\d+\.conv1\.weight", name) is not None for name in state)
-
-
-def require(network: str, state: State, names: Sequence[str]) -> None:
-    """Refuse a file that lacks any of `names`.
-
-    Raises:
-        CheckpointError: naming what is missing.
-    """
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise CheckpointError(f"This {network} lacks the tensors {', '.join(missing)}; is the file complete?")
 
 
 def _split(weight: Tensor, bias: Tensor, channels: int) -> dict[str, Tensor]:
@@ -81,7 +70,15 @@ def _split(weight: Tensor, bias: Tensor, channels: int) -> dict[str, Tensor]:
 
     The first three channels are the picture; each other is one channel's mean over all states, which the last
     convolution ignores: F^SR so holds what the network knows and not only what it shows.
+
+    Raises:
+        CheckpointError: it is no 3x3 convolution that makes three colours.
     """
+    if (weight.shape[0], *weight.shape[2:]) != (3, 3, 3) or bias.shape != (3,):
+        raise CheckpointError(
+            f"output.conv has weights {tuple(weight.shape)} and biases {tuple(bias.shape)}; expected a 3x3 "
+            "convolution that makes 3 colours."
+        )
     inside = weight.new_zeros(_SPLIT_CHANNELS, *weight.shape[1:])
     inside[:3] = weight
     for channel in range(3, _SPLIT_CHANNELS):

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from distill.flow import FlowMethod, estimate_flow
 from distill.interfaces import ClipNetwork, Published, Upsampled
-from distill.layers import BicubicUpsample, crop_to, pad_to_multiple
+from distill.layers import BicubicUpsample, crop_to, leaky, pad_to_multiple
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, DeconvBlock, ResidualUnit, initialise
+from teachers.imagenet_colours import ImageNetColours
 from teachers.rbpn import Base, RecurrentProjection
 from teachers.starnet_flow import FlowRefinement, PyramidModule
 from teachers.starnet_names import recognise_starnet
@@ -21,7 +22,6 @@ __all__ = ["Pair", "STARnet", "Version"]
 
 Version = Literal["v1", "v2", "v3", "v4"]
 _LARGEST_FLOW = 150.0
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _Estimates = tuple[Tensor, Tensor]
 _Scales = tuple[Tensor, Tensor]
 _Three = tuple[Tensor, Tensor, Tensor]
@@ -121,10 +121,7 @@ class STARnet(ClipNetwork):
         self.reconstruction_h = ConvBlock(channels, 3, activation=None)
         self.flow_net = FlowRefinement() if refine_flow else None
         self.upsample_base = BicubicUpsample(scale) if base == "bicubic" else None
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
-        self.mean: Tensor
-        self.deviation: Tensor
+        self.colours = ImageNetColours()
         initialise(self)
         if base == "bicubic":
             for last in (self.reconstruction_l, self.reconstruction_h, self.RBPN.output):
@@ -196,12 +193,12 @@ class STARnet(ClipNetwork):
         # the pyramid halves the high resolution twice
         first, second = (pad_to_multiple(frame, 4 // min(self.scale, 4)) for frame in (first, second))
         flows = [self.scaled_flow(estimate_flow(*pair, self.flow)) for pair in ((first, second), (second, first))]
-        normalised = [(frame - self.mean) / self.deviation for frame in (first, second)]
+        normalised = [self.colours.normalised(frame) for frame in (first, second)]
         pair = self.restore_pair(*normalised, *(flow.to(first.dtype) for flow in flows))
         pictures = (pair.h1[1], pair.ht[1], pair.h2[1])
         high, low = (height * self.scale, width * self.scale), (height, width)
         return (
-            _each(lambda picture: crop_to(picture * self.deviation + self.mean, *high), pictures),
+            _each(lambda picture: crop_to(self.colours.restored(picture), *high), pictures),
             _each(lambda features: crop_to(features, *high), pair.hr_features),
             _each(lambda features: crop_to(features, *low), pair.lr_features),
         )
@@ -257,7 +254,7 @@ def _stack(channels: int, blocks: int, last: nn.Module) -> nn.Sequential:
 
 def _pushed(features: Tensor, predicted: Tensor) -> Tensor:
     """What the prediction missed, added: the paper's ReLU leaks in the code."""
-    return features + functional.leaky_relu(features - predicted, 0.1)
+    return features + leaky(features - predicted)
 
 
 def _each(change: Callable[[Tensor], Tensor], three: _Three) -> _Three:

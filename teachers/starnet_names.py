@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from teachers.rbpn_names import count_blocks, projection_sizes
+from distill.tensor_names import stack_length, with_counters
+from teachers.rbpn_names import projection_sizes
 
 __all__ = ["recognise_starnet"]
 
@@ -35,17 +35,10 @@ def recognise_starnet(state: Mapping[str, Tensor]) -> Published | None:
         "version": version,
         "base_filter": sizes["base_filter"],
         "channels": sizes["channels"],
-        "res_blocks": count_blocks(state, "motion_up_f"),
+        "res_blocks": stack_length(state, "motion_up_f", "conv1.weight"),
         "spatial_blocks": sizes["res_blocks"],
         "scale": sizes["scale"],
         "refine_flow": refine_flow,
         "base": "none",
     }
-    return Published(name, keywords, _with_counters(state))
-
-
-def _with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Batch normalisations as old PyTorch saved them lack a counter that ours has and never uses."""
-    end = ".running_mean"
-    counted = [name.removesuffix(end) + ".num_batches_tracked" for name in state if name.endswith(end)]
-    return {**{name: torch.tensor(0) for name in counted}, **state}
+    return Published(name, keywords, with_counters(state))

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from distill.flow import FlowMethod, estimate_flow
 from distill.interfaces import ClipNetwork, Published, Upsampled
-from distill.layers import BicubicUpsample
+from distill.layers import BicubicUpsample, leaky
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, ResidualUnit, initialise
+from teachers.imagenet_colours import ImageNetColours
 from teachers.stinet_graph import Edges, GlobalRefinement
 from teachers.stinet_names import recognise_stinet
 from teachers.stinet_parts import FeatureInterpolation, LocalRefinement, SpatialNetwork
@@ -21,7 +22,6 @@ __all__ = ["Base", "Restored", "STINet", "SpaceTimeTap"]
 
 Base = Literal["none", "bicubic"]
 SpaceTimeTap = Literal["conv_last", "h_blending"]
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 class Restored(NamedTuple):
@@ -128,10 +128,7 @@ class STINet(ClipNetwork):
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
         self.h_blending = nn.Conv2d(channels, 3, 1)
         self.upsample_base = BicubicUpsample(self.scale) if base == "bicubic" else None
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
-        self.mean: Tensor
-        self.deviation: Tensor
+        self.colours = ImageNetColours()
         self._initialise()
 
     @classmethod
@@ -175,13 +172,13 @@ class STINet(ClipNetwork):
         features = self._features(*self._with_flows(clip), times)
         pictures = [self._picture(features, index) for index in range(len(features.base) if length > 1 else 1)]
         frames, hr_features, lr_features = (torch.stack(each, 1) for each in zip(*pictures, strict=True))
-        return Upsampled(frames * self.deviation + self.mean, hr_features, lr_features)
+        return Upsampled(self.colours.restored(frames), hr_features, lr_features)
 
     def restore(self, clip: Tensor) -> Iterator[Tensor]:
         """As inherited, but only one frame's picture and reconstruction are in memory; all frames' features are."""
         features = self._features(*self._with_flows(clip), (0.5,))
         for index in range(len(features.base) if clip.shape[1] > 1 else 1):
-            yield self._picture(features, index)[0][0] * self.deviation + self.mean
+            yield self.colours.restored(self._picture(features, index)[0][0])
 
     def with_flows(
         self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, times: Sequence[float] = (0.5,)
@@ -210,8 +207,8 @@ class STINet(ClipNetwork):
             clip = clip.repeat_interleave(2, 1)
         before, after = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
         flows = (estimate_flow(*pair, self.flow) for pair in ((before, after), (after, before)))
-        forward_flow, backward_flow = (flow.unflatten(0, (clip.shape[0], -1)) for flow in flows)
-        return (clip - self.mean) / self.deviation, forward_flow, backward_flow
+        forward_flow, backward_flow = (flow.to(clip.dtype).unflatten(0, (clip.shape[0], -1)) for flow in flows)
+        return self.colours.normalised(clip), forward_flow, backward_flow
 
     def _features(
         self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, times: Sequence[float]
@@ -247,9 +244,9 @@ class STINet(ClipNetwork):
         """One frame, normalised, (B, 3, 4h, 4w), its F^SR and its F^LR."""
         low = features.refined_low[index] * features.low_factors[:, index, :, None, None]
         high = features.refined_high[index] * features.high_factors[:, index, :, None, None]
-        shuffled = _leaky(functional.pixel_shuffle(self.upconv1(low), 2))
-        shuffled = _leaky(functional.pixel_shuffle(self.upconv2(shuffled), 2))
-        refined = _leaky(self.HRconv(shuffled))
+        shuffled = leaky(functional.pixel_shuffle(self.upconv1(low), 2))
+        shuffled = leaky(functional.pixel_shuffle(self.upconv2(shuffled), 2))
+        refined = leaky(self.HRconv(shuffled))
         picture = self.conv_last(refined) + self.h_blending(high)
         if self.upsample_base is not None:
             picture = picture + self.upsample_base(features.base[index])
@@ -265,7 +262,3 @@ class STINet(ClipNetwork):
         if self.upsample_base is not None:
             nn.init.zeros_(self.conv_last.weight)  # an untrained network is its base image, not noise
             nn.init.zeros_(self.h_blending.weight)
-
-
-def _leaky(features: Tensor) -> Tensor:
-    return functional.leaky_relu(features, 0.1)

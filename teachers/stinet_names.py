@@ -9,20 +9,20 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from teachers.rbpn_names import require
+from distill.tensor_names import demand, stack_length
 
 __all__ = ["recognise_stinet"]
 
 State = Mapping[str, Tensor]
-_SIZED = (
-    "motion_feat.conv.weight",
-    "motion_down.1.conv.weight",
-    "layersAtB.conv_offset_mask.weight",
-    "DBPN.feat0.conv.weight",
-    "DBPN.feat1.conv.weight",
-    "DBPN.output_conv1.conv.weight",
-    "SAG1.fc_neigh.weight",
-)
+_RANKS = {
+    "motion_feat.conv.weight": 4,
+    "motion_down.1.conv.weight": 4,
+    "layersAtB.conv_offset_mask.weight": 4,
+    "DBPN.feat0.conv.weight": 4,
+    "DBPN.feat1.conv.weight": 4,
+    "DBPN.output_conv1.conv.weight": 4,
+    "SAG1.fc_neigh.weight": 2,
+}
 _NAMES = [
     (r"^(motion_feat|motion)\.", r"interpolation.\1."),
     (r"^(h_down|h_up|offsetdown|layers[AC]tB|layers[AC]tBOffset|layersFusion|([lh]_)?conv11AtB)\.", r"local.\1."),
@@ -37,7 +37,7 @@ def recognise_stinet(state: State) -> Published | None:
     """See `VideoNetwork.recognise`."""
     if not any(name.startswith("SAG1.") for name in state):
         return None
-    require("STINet", state, _SIZED)
+    demand(state, "STINet", _RANKS)
     channels, _, kernel, _ = state["motion_down.1.conv.weight"].shape
     if kernel != 8:
         raise CheckpointError(f"This STINet changes the resolution with kernels of {kernel}; expected 8, which is x4.")
@@ -66,9 +66,8 @@ def _shared_blocks(state: State) -> int:
     """How many residual blocks both branches of the interpolation share."""
     # the last layer of each branch stands behind one or two blocks that are its own
     for branch, before in (("interp_h", 2), ("interp_l", 3)):
-        indices = [int(match[1]) for name in state if (match := re.fullmatch(rf"{branch}\.(\d+)\.conv\.weight", name))]
-        if indices and max(indices) >= before:
-            return max(indices) - before
+        if (length := stack_length(state, branch, "conv.weight")) > before:
+            return length - 1 - before
     raise CheckpointError("This STINet lacks the last layers of interp_h and interp_l; is the file complete?")
 
 

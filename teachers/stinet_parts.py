@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distill.layers import leaky
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, DeconvBlock, DownUnit, ResidualUnit, UpUnit
 from teachers.deformable import DeformablePack
 
@@ -130,8 +131,8 @@ class LocalRefinement(nn.Module):
                 offset_low = offsets(torch.cat((low[there], low[here]), 1))
                 offset_high = self.offsetdown(offsets(torch.cat((high[there], high[here]), 1)))
                 mixed = self.conv11AtB(torch.cat((offset_low, offset_high), 1))
-                from_low = _leaky(sample(low[there], self.l_conv11AtB(mixed)))
-                from_high = _leaky(sample(shrunk[there], self.h_conv11AtB(mixed)))
+                from_low = leaky(sample(low[there], self.l_conv11AtB(mixed)))
+                from_high = leaky(sample(shrunk[there], self.h_conv11AtB(mixed)))
                 aligned.append((from_low, self.h_up(from_high)))
             before, after = aligned
             refined_low.append(low[here] + self.layersFusion(torch.cat((before[0], low[here], after[0]), 1)))
@@ -145,7 +146,3 @@ def _offset_layers(channels: int) -> nn.Sequential:
         nn.LeakyReLU(0.1),
         nn.Conv2d(channels, channels, 3, padding=1),
     )
-
-
-def _leaky(features: Tensor) -> Tensor:
-    return functional.leaky_relu(features, 0.1)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork, windows
 from distill.layers import crop_to, pad_to_multiple, warp
+from distill.tensor_names import demand
 from teachers.pwc import PWCNet
+from teachers.resampling import doubled, pools
 
 __all__ = ["STVUN"]
 
@@ -51,12 +52,10 @@ class STVUN(WindowNetwork):
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:
         """See `VideoNetwork.recognise`."""
-        fusion = state.get("efst.early_fusion.weight")
-        if fusion is None:
+        if "efst.early_fusion.weight" not in state:
             return None
-        last = state.get("decoder.rconv1.weight")
-        if last is None:
-            raise CheckpointError("This STVUN lacks decoder.rconv1.weight; is the file complete?")
+        demand(state, "STVUN", {"efst.early_fusion.weight": 4, "decoder.rconv1.weight": 4})
+        fusion, last = state["efst.early_fusion.weight"], state["decoder.rconv1.weight"]
         # the published program takes what it knows by name from a file, whatever else is there
         parts = ("encoder.", "efst.", "decoder.", "pwcnet.")
         weights = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
@@ -207,10 +206,10 @@ class SpaceTimeWeights(nn.Module):
         embedded = self.tAtt0(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         likeness = (embedded * self.tAtt1(mixture)[:, None]).sum(2, keepdim=True).sigmoid()
         whole = self.sAtt1((features * likeness).flatten(1, 2))
-        half = self.sAtt2(_pools(whole))
-        quarter = self.sAttL3(self.sAttL2(_pools(self.sAttL1(half))))
-        attention = self.sAtt4(self.sAtt3(half) + _double(quarter))
-        attention = self.sAtt5(whole + _double(attention))
+        half = self.sAtt2(pools(whole))
+        quarter = self.sAttL3(self.sAttL2(pools(self.sAttL1(half))))
+        attention = self.sAtt4(self.sAtt3(half) + doubled(quarter))
+        attention = self.sAtt5(whole + doubled(attention))
         weighed: Tensor = mixture * attention.sigmoid() * 2 + self.sAttA2(self.sAttA1(attention))
         return weighed
 
@@ -267,12 +266,3 @@ def _conv(seen: int, made: int, kernel: int) -> nn.Sequential:
     nn.init.kaiming_normal_(conv.weight, a=0.1)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.LeakyReLU(0.1))
-
-
-def _pools(features: Tensor) -> Tensor:
-    """Maximum and mean over 3x3 at half the size, side by side."""
-    return torch.cat((functional.max_pool2d(features, 3, 2, 1), functional.avg_pool2d(features, 3, 2, 1)), 1)
-
-
-def _double(features: Tensor) -> Tensor:
-    return functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)

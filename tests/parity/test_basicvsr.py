@@ -15,16 +15,14 @@ from distill.errors import CheckpointError
 from teachers import shipped_weights
 from teachers.basicvsr import BasicVSR
 from teachers.spynet import SPyNet
-from tests.parity.test_edvr import randomise
+from tests.parity.checks import randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 VID4 = Path(__file__).resolve().parents[3] / "shared" / "data" / "vid4"
 
 
 def small(channels: int = 6, blocks: int = 2) -> BasicVSR:
-    network = BasicVSR(channels, blocks).eval()
-    randomise(network)
-    return network
+    return randomise(BasicVSR(channels, blocks), 0.5)
 
 
 def in_basicsr_names(network: BasicVSR) -> dict[str, torch.Tensor]:
@@ -130,7 +128,7 @@ def test_an_untrained_network_gives_its_base_image_and_learns_everywhere():
     clip = torch.rand(1, 3, 3, 8, 8)
     base = torch.nn.functional.interpolate(clip[0], scale_factor=4, mode="bilinear")
     torch.testing.assert_close(network(clip).frames[0], base)
-    randomise(network)
+    randomise(network, 0.5)
     network(clip).frames.square().sum().backward()
     for weight in (network.spynet.basic_module[0].basic_module[0].weight, network.backward_trunk.main[0].weight):
         assert weight.grad.abs().max() > 0

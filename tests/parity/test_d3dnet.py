@@ -11,7 +11,7 @@ from torch.nn import functional
 from distill.checkpoint import read
 from distill.errors import CheckpointError
 from students.d3dnet import D3DNet
-from tests.parity import student_checks as checks
+from tests.parity import checks
 
 SMALL = {"window": 3, "channels": 4, "align_blocks": 1, "reconstruct_blocks": 1}
 

@@ -13,19 +13,9 @@ from distill.checkpoint import read
 from distill.interfaces import windows
 from teachers.deformable import DeformablePack, deform_conv2d
 from teachers.edvr import EDVR
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
-
-
-def assert_within_float32(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """|difference| <= 1e-5 of the tensor's range.
-
-    The reference tensors reach 22 and were computed in float32, whose own rounding puts them 3e-5 from the float64
-    result; so 1e-5 is of the range, which for pictures in [0, 1] is the absolute figure.
-    """
-    assert ours.shape == theirs.shape
-    limit = 1e-5 * max(1.0, theirs.abs().max().item())
-    assert (ours - theirs).abs().max().item() <= limit
 
 
 def cases(opened):
@@ -95,8 +85,7 @@ def test_published_key_lists_open(tmp_path, name, network, parameters, macs):
 @pytest.mark.parametrize("size", [(12, 16), (9, 14), (4, 5)])
 @pytest.mark.parametrize("attention", [True, False])
 def test_once_per_frame_equals_once_per_window(size, attention):
-    network = EDVR(5, 8, 2, 1, 1, attention, base="bicubic").eval()
-    randomise(network)
+    network = randomise(EDVR(5, 8, 2, 1, 1, attention, base="bicubic"), 0.5)
     clip = torch.rand(2, 4, 3, *size)
     with torch.no_grad():
         shared = network(clip)
@@ -111,8 +100,7 @@ def test_once_per_frame_equals_once_per_window(size, attention):
 
 
 def test_offsets_keep_float32_under_mixed_precision():
-    pack = DeformablePack(8, 2)
-    randomise(pack)
+    pack = randomise(DeformablePack(8, 2), 0.5)
     features = torch.rand(1, 8, 6, 6)
     seen = []
     pack.conv_offset.register_forward_hook(lambda *arguments: seen.append(arguments[2]))
@@ -125,19 +113,10 @@ def test_offsets_keep_float32_under_mixed_precision():
 
 def test_frozen_edvr():
     """What the proven network made of seeded weights; protects whoever has only this repository."""
-    network = EDVR(3, 8, 2, 1, 1).eval()
-    randomise(network)
+    network = randomise(EDVR(3, 8, 2, 1, 1), 0.5)
     clip = torch.rand(1, 3, 3, 8, 12, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         restored = network.reconstruct(clip)
     expected = torch.load(FROZEN / "edvr.pt", weights_only=True)
     torch.testing.assert_close(restored.frames, expected["frames"], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(restored.hr_features.mean(1), expected["hr_mean"], rtol=1e-4, atol=1e-4)
-
-
-def randomise(network: torch.nn.Module) -> None:
-    """Seeded weights, by name so that the order of construction does not matter; offsets of about a pixel."""
-    for name, parameter in sorted(network.named_parameters()):
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        spread = 0.5 / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
-        parameter.data = torch.randn(parameter.shape, generator=generator) * spread

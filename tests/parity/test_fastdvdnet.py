@@ -11,18 +11,9 @@ from distill.costs import multiply_accumulates
 from distill.interfaces import windows
 from distill.layers import BicubicUpsample
 from students.fastdvdnet import FastDVDnet
+from tests.parity.checks import randomise_with_statistics
 
 FROZEN = Path(__file__).parent / "frozen"
-
-
-def randomise(network: torch.nn.Module) -> None:
-    for name, tensor in sorted(network.state_dict().items()):
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        if name.endswith("running_var") or (tensor.ndim == 1 and "convblock" in name and name.endswith("weight")):
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-        elif tensor.is_floating_point():
-            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
 
 
 @pytest.mark.parametrize(("channels", "macs"), [(64, 0.0592), (32, 0.0383), (16, 0.0315)])
@@ -36,8 +27,7 @@ def test_cost_is_the_papers_for_180x120(channels, macs):
 @pytest.mark.parametrize("length", [1, 2, 4, 9])
 @pytest.mark.parametrize("size", [(8, 12), (9, 14)])
 def test_once_per_clip_equals_once_per_window(length, size):
-    network = FastDVDnet(8, 1, (8, 8, 8), 4).eval()
-    randomise(network)
+    network = randomise_with_statistics(FastDVDnet(8, 1, (8, 8, 8), 4))
     clip = torch.rand(2, length, 3, *size)
     with torch.no_grad():
         shared = network(clip)
@@ -69,8 +59,7 @@ def test_the_fixed_convolution_is_torchs_bicubic(scale, size):
 
 def test_frozen_fastdvdnet():
     """What the proven network made of seeded weights; protects whoever has only this repository."""
-    network = FastDVDnet(8, 1, (8, 8, 8), 4).eval()
-    randomise(network)
+    network = randomise_with_statistics(FastDVDnet(8, 1, (8, 8, 8), 4))
     clip = torch.rand(1, 7, 3, 8, 12, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         restored = network.reconstruct(clip)

@@ -14,16 +14,13 @@ from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
 from distill.interfaces import windows
 from students.fastdvdnet_denoiser import FastDVDnetDenoiser
-from tests.parity.test_edvr import assert_within_float32
-from tests.parity.test_fastdvdnet import randomise
+from tests.parity.checks import assert_within_float32, randomise_with_statistics
 
 FROZEN = Path(__file__).parent / "frozen"
 
 
 def small():
-    network = FastDVDnetDenoiser(0.1, (8, 12, 16), 4).eval()
-    randomise(network)
-    return network
+    return randomise_with_statistics(FastDVDnetDenoiser(0.1, (8, 12, 16), 4))
 
 
 def test_the_published_denoiser(golden, tmp_path):

@@ -17,6 +17,7 @@ from distill.interfaces import windows
 from export.deploy import deployed
 from export.parity import onnx_parity
 from export.to_onnx import export_onnx
+from tests.parity.checks import randomise_with_statistics
 from tests.parity.test_onnx import METADATA, moving_clip
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -30,16 +31,7 @@ def fresh(name):
 
 
 def as_trained(name):
-    """Weights and statistics as after a training, seeded by name so that the order of construction does not matter."""
-    network = fresh(name)
-    for key, tensor in sorted(network.state_dict().items()):
-        generator = torch.Generator().manual_seed(sum(key.encode()))
-        if key.endswith("running_var") or (tensor.ndim == 1 and key.endswith("weight")):
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-        elif tensor.is_floating_point():
-            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
-    return network
+    return randomise_with_statistics(fresh(name))
 
 
 @pytest.mark.parametrize("name", MOBILE)

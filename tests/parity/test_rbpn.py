@@ -16,7 +16,7 @@ from distill.interfaces import windows
 from distill.layers import BicubicUpsample
 from distill.registry import find
 from teachers.rbpn import RBPN
-from tests.parity.test_edvr import assert_within_float32, randomise
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 SMALL = {"window": 5, "base_filter": 6, "channels": 4, "res_blocks": 1}
@@ -29,8 +29,7 @@ def loaded(tmp_path, state):
 
 def published(**changes):
     """A network of seeded weights as published, and its file."""
-    network = RBPN(**{**SMALL, "head": "published", **changes}).eval()
-    randomise(network)
+    network = randomise(RBPN(**{**SMALL, "head": "published", **changes}), 0.5)
     return network, network.state_dict()
 
 
@@ -99,11 +98,20 @@ def test_published_file_of_any_size_computes_the_same(tmp_path, sizes):
     assert_within_float32(ours.lr_features, theirs.lr_features)
 
 
+@pytest.mark.parametrize("sizes", [{}, {"window": 3, "base_filter": 8, "channels": 16}, {"window": 3, "channels": 64}])
+def test_a_file_of_the_split_network_is_taken_as_it_is(tmp_path, sizes):
+    """What stands before its last convolution is 64 channels, not neighbours."""
+    network = RBPN(**{**SMALL, **sizes}).eval()
+    checkpoint = loaded(tmp_path, network.state_dict())
+    assert checkpoint.described.keywords == {**SMALL, "scale": 4, **sizes, "base": "none", "head": "split"}
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(checkpoint.network.state_dict()[name], tensor)
+
+
 @pytest.mark.parametrize("length", [1, 2, 6])
 @pytest.mark.parametrize("keywords", [{"base": "bicubic"}, {"head": "published", "scale": 2}])
 def test_once_per_pair_equals_once_per_window(counted_flow, length, keywords):
-    network = RBPN(**SMALL, **keywords).eval()
-    randomise(network)
+    network = randomise(RBPN(**SMALL, **keywords), 0.5)
     clip = torch.rand(2, length, 3, 4, 5)
     with torch.no_grad():
         shared = network(clip)
@@ -130,8 +138,7 @@ def test_a_still_clip_has_no_flow(counted_flow):
 
 
 def test_flows_lead_from_the_centre_to_neighbours_in_order_of_time():
-    network = RBPN(**SMALL, head="published").eval()
-    randomise(network)
+    network = randomise(RBPN(**SMALL, head="published"), 0.5)
     ramp = torch.linspace(0, 1, 24) * torch.ones(1, 3, 20, 1)
     clip = torch.stack([ramp.roll(shift, -1) * (0.8 + 0.05 * shift) for shift in range(5)], 1)
     with torch.no_grad():

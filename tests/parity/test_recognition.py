@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from distill import registry
-from distill.errors import CheckpointError
+from distill.errors import CheckpointError, ConfigError
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 LAYOUTS = {
     "d3dnet_keys.json": "D3DNet",
     "d3dnet_small.pt": "D3DNet",
     "edvr_l_vimeo_7f_keys.json": "EDVR",
+    "edvr_m_keys.json": "EDVR",
+    "edvr_small_5f.pt": "EDVR",
     "edvr_small_wotsa.pt": "EDVR",
     "mmagic_edvr_m_keys.json": "EDVR",
     "fastdvdnet_keys.json": "FastDVDnetDenoiser",
@@ -75,3 +77,35 @@ def test_half_a_file_is_refused_in_a_sentence(name):
         with torch.device("meta"):
             network = registry.find(found.name).build(**found.keywords)
         assert set(network.state_dict()) != set(found.weights), "a file without some of its tensors was taken for whole"
+
+
+def shapes_of(found):
+    """What a network of these keywords has to be given, or nothing where there can be none."""
+    try:
+        with torch.device("meta"):
+            network = registry.find(found.name).build(**found.keywords)
+    except ConfigError:  # as which `checkpoint.read` refuses the file
+        return None
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", [name for name, network in LAYOUTS.items() if network])
+def test_a_tensor_of_another_shape_is_refused(name):
+    """Whichever tensor tells a size: of one dimension, empty, or of as many dimensions as it should have and empty."""
+    state = {key.removeprefix("module."): tensor for key, tensor in published(name).items()}
+    (network,) = {entry.network for entry in registry.entries() if entry.network.__name__ == LAYOUTS[name]}
+    whole = network.recognise(state)
+    whole_shapes = shapes_of(whole)
+    assert whole_shapes == {key: tensor.shape for key, tensor in whole.weights.items()}
+    for key, tensor in state.items():
+        for shape in {(1,), (0,), (0,) * tensor.ndim} - {tuple(tensor.shape)}:
+            wrong = torch.empty(shape, device="meta")
+            try:
+                # not the registry's, which makes a sentence of any error
+                found = network.recognise({**state, key: wrong})
+            except CheckpointError:
+                continue
+            if found is None or not any(each is wrong for each in found.weights.values()):
+                continue  # of no network then, or a tensor that this one has no use for
+            needed = whole_shapes if found[:2] == whole[:2] else shapes_of(found)
+            assert needed != {each: given.shape for each, given in found.weights.items()}, (key, shape)

@@ -17,7 +17,7 @@ from distill.layers import BicubicUpsample
 from distill.registry import find
 from teachers.starnet import STARnet
 from teachers.starnet_flow import FlowRefinement
-from tests.parity.test_edvr import assert_within_float32, randomise
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 SMALL = {"base_filter": 4, "channels": 3, "res_blocks": 1, "spatial_blocks": 1}
@@ -30,9 +30,7 @@ def loaded(tmp_path, state, prefix="module."):
 
 
 def seeded(**keywords):
-    network = STARnet(**{**SMALL, **keywords}).eval()
-    randomise(network)
-    return network
+    return randomise(STARnet(**{**SMALL, **keywords}), 0.5)
 
 
 def multiply_accumulates(network):
@@ -156,9 +154,7 @@ def test_flow_is_limited_scaled_and_negative():
 
 
 def refinement(width=2):
-    network = FlowRefinement(width).eval()
-    randomise(network)
-    return network
+    return randomise(FlowRefinement(width), 0.5)
 
 
 @pytest.mark.parametrize("size", [(4, 5), (31, 40), (33, 64), (50, 47)])

@@ -14,7 +14,7 @@ from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
 from distill.registry import find
 from teachers.stinet import STINet
-from tests.parity.test_edvr import assert_within_float32
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 SMALL = {
@@ -27,15 +27,6 @@ SMALL = {
     "projection_channels": 3,
     "projection_stages": 3,
 }
-
-
-def randomise(network):
-    """Seeded weights, by name so that the order of construction does not matter; nothing is silent."""
-    for name, parameter in sorted(network.named_parameters()):
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        spread = 1 / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
-        parameter.data = torch.randn(parameter.shape, generator=generator) * spread
-    return network.eval()
 
 
 def as_published(network):
@@ -72,8 +63,8 @@ def saved(state, path):
     return path
 
 
-@pytest.mark.parametrize("hr_tap", ["conv_last", "h_blending"])
-def test_stinet(golden, tmp_path, hr_tap):
+@pytest.mark.parametrize(("hr_tap", "tapped"), [("conv_last", [3]), ("h_blending", [0, 3])])
+def test_stinet(golden, tmp_path, hr_tap, tapped):
     reference = golden("stinet_small")
     loaded = read(saved(reference["state_dict"], tmp_path / "stinet.pth"))
     network = STINet(**{**loaded.described.keywords, "hr_tap": hr_tap}).eval()
@@ -86,9 +77,11 @@ def test_stinet(golden, tmp_path, hr_tap):
     assert_within_float32(pictures, reference["output"]["h_finalrec"])
     taps = reference["taps"]
     assert_within_float32(restored.lr_features[0], taps["upconv1_in"])
-    for index in (0, 3):
-        if (name := f"{hr_tap}_in_t{index}") in taps:
-            assert_within_float32(restored.hr_features[:, index], taps[name])
+    for index in tapped:
+        assert_within_float32(restored.hr_features[:, index], taps[f"{hr_tap}_in_t{index}"])
+    others = {name for name in taps if not name.startswith(hr_tap)}
+    assert len(taps) - len(others) == len(tapped)
+    assert {name.partition("_in")[0] for name in others} | {hr_tap} == {"upconv1", "conv_last", "h_blending"}
 
 
 def test_the_interface_normalises_and_estimates_flows(golden, tmp_path):
@@ -144,7 +137,7 @@ def test_the_small_entry_costs_what_a_cpu_bears():
 @pytest.mark.parametrize("old_bias", [False, True])
 @pytest.mark.parametrize("shared", ["both", "interp_l", "interp_h"])
 def test_every_size_and_layout_is_recognised(tmp_path, old_bias, shared):
-    network = randomise(STINet(**SMALL))
+    network = randomise(STINet(**SMALL), 1)
     state = as_published(network)
     if old_bias:
         state = {name.replace(".bias", ".fc_neigh.bias") if "SAG" in name else name: t for name, t in state.items()}
@@ -166,7 +159,7 @@ def test_incomplete_files_are_refused(tmp_path, gone):
 @pytest.mark.parametrize(("length", "size"), [(1, (4, 5)), (2, (7, 6)), (4, (6, 5)), (5, (4, 4))])
 @pytest.mark.parametrize("options", [{}, {"base": "bicubic", "edges": "weighted", "hr_tap": "h_blending"}])
 def test_any_length_any_size(length, size, options):
-    network = randomise(STINet(**SMALL, **options))
+    network = randomise(STINet(**SMALL, **options), 1)
     clip = torch.rand(2, length, 3, *size)
     with torch.no_grad():
         restored = network(clip)
@@ -181,7 +174,7 @@ def test_any_length_any_size(length, size, options):
 
 
 def test_a_cut_between_chunks_is_felt_by_the_graph_alone():
-    network = randomise(STINet(**SMALL))
+    network = randomise(STINet(**SMALL), 1)
     clip = torch.rand(8, 3, 6, 7)
     network.chunk = 4
     with torch.no_grad():
@@ -195,7 +188,7 @@ def test_a_cut_between_chunks_is_felt_by_the_graph_alone():
 
 
 def test_moments_between_frames_follow_equation_1():
-    network = randomise(STINet(**SMALL))
+    network = randomise(STINet(**SMALL), 1)
     clip, (onward, back) = torch.rand(1, 3, 3, 6, 7), torch.randn(2, 1, 2, 2, 6, 7)
     seen = []
     network.interpolation.motion_feat.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -228,7 +221,7 @@ def test_an_untrained_network_with_a_base_is_its_base():
 
 @pytest.mark.parametrize("edges", ["unweighted", "weighted"])
 def test_every_weight_that_makes_the_picture_learns(edges):
-    network = randomise(STINet(**SMALL, edges=edges)).train()
+    network = randomise(STINet(**SMALL, edges=edges), 1).train()
     network(torch.rand(1, 3, 3, 5, 6)).frames.square().mean().backward()
     idle = ("DBPN.output_conv2.", "reconstruction_h.", "reconstruction_l.")
     idle += ("graph.h_down_gcn.",) if edges == "unweighted" else ()
@@ -266,4 +259,4 @@ def frozen_input(network):
     frames = torch.randn(1, 2, 3, 4, 6, generator=generator)
     onward, back = torch.randn(2, 1, 1, 2, 4, 6, generator=generator)
     with torch.no_grad():
-        return randomise(network).with_flows(frames, onward, back)
+        return randomise(network, 1).with_flows(frames, onward, back)

@@ -16,16 +16,14 @@ from distill.errors import CheckpointError
 from distill.interfaces import windows
 from teachers.pwc import PWCNet, correlation
 from teachers.stvun import STVUN
-from tests.parity.test_edvr import assert_within_float32, randomise
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 KEYS = Path(__file__).resolve().parents[3] / "shared" / "golden" / "stvun_keys.json"
 
 
 def small(**keywords) -> STVUN:
-    network = STVUN(**{"channels": 4, "interpolates": False, **keywords}).eval()
-    randomise(network)
-    return network
+    return randomise(STVUN(**{"channels": 4, "interpolates": False, **keywords}), 0.5)
 
 
 def moving(network: STVUN, right: float, down: float) -> STVUN:
@@ -92,7 +90,7 @@ def test_what_does_not_fit_is_said(tmp_path):
     state = small().state_dict()
     del state["decoder.rconv1.weight"]
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"lacks decoder\.rconv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks the tensors decoder\.rconv1\.weight"):
         read(tmp_path / "a.pth")
     with pytest.raises(ValueError, match="window is 4"):
         STVUN(4, window=4)
@@ -118,7 +116,7 @@ def test_an_untrained_network_gives_its_base_image_and_learns_everywhere():
     window = torch.rand(1, 7, 3, 8, 8)
     base = functional.interpolate(window[:, 3], scale_factor=4, mode="bilinear")
     torch.testing.assert_close(network.reconstruct(window).frames, base)
-    randomise(network)
+    randomise(network, 0.5)
     network.reconstruct(window).frames.square().sum().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
@@ -159,8 +157,7 @@ def test_frames_in_between_have_any_size_and_reject_other_times():
 
 
 def test_half_precision_leaves_the_flow_alone():
-    network = PWCNet()
-    randomise(network)
+    network = randomise(PWCNet(), 0.5)
     pictures = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         plain = network(*pictures)

@@ -12,7 +12,7 @@ from distill.checkpoint import read
 from distill.errors import CheckpointError
 from distill.layers import LumaChroma
 from students.vdsr import VDSR
-from tests.parity import student_checks as checks
+from tests.parity import checks
 
 
 def newer(state):

@@ -19,7 +19,7 @@ from distill.layers import BicubicUpsample, LumaChroma
 from students.vespcn import VESPCN, VESPCNLoSealL
 from students.vespcn_motion import SubpixelMotion, WideMotion
 from students.vespcn_std import VESPCNStd
-from tests.parity.test_edvr import assert_within_float32, randomise
+from tests.parity.checks import assert_within_float32, randomise
 
 FROZEN = Path(__file__).parent / "frozen"
 SMALL = {
@@ -32,9 +32,7 @@ SMALL = {
 
 
 def small(name):
-    network = SMALL[name]().eval()
-    randomise(network)
-    return network
+    return randomise(SMALL[name](), 0.5)
 
 
 def moving_clip(frames, height, width, batch=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -87,3 +88,14 @@ def test_one_step(teachers, judged, tmp_path, capsys, teacher, student):
     assert line["space"] > 0
     assert line["time"] > 0
     assert (run / "student.safetensors").is_file()
+
+
+def test_the_pictures_of_a_teacher_that_doubles_the_rate_are_of_the_same_moment(teachers, judged, tmp_path):
+    run = tmp_path / "run"
+    options = json.dumps({**STUDENTS["vdsr"]})
+    arguments = ["--teacher", str(teachers["starnet-s"]), "--student", "vdsr", "--set", f"student_options={options}"]
+    assert main(["train", *arguments, "--set", f"data.validation={judged}", "--out", str(run), *ONE_STEP]) == 0
+    (path,) = (run / "samples").glob("*.png")
+    panels = np.split(np.asarray(Image.open(path)).astype(float), 4, axis=1)
+    _, student, teacher, _ = panels  # both fresh, and so both their base image
+    assert np.abs(student - teacher).max() <= 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,18 @@ def test_a_broken_plug_in_and_a_taken_name_are_left_out(installed, caplog):
 def test_a_teacher_cannot_be_taken_for_a_student(installed):
     with pytest.raises(ConfigError, match="'acme-sharper' is a teacher"):
         registry.find("acme-sharper", "student")
+
+
+def test_one_that_cannot_be_counted_leaves_the_others_listed(installed, document, caplog):
+    broken = "\n\nclass Needy(Sharper):\n    def __init__(self, needed):\n        super().__init__()\n"
+    module = installed / "acme_vsr.py"
+    module.write_text(module.read_text() + broken)
+    points = installed / "acme_vsr-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[distill_vsr.students]\nneedy = acme_vsr:Needy\n")
+    importlib.invalidate_caches()
+    sys.modules.pop("acme_vsr", None)
+    registry._plugged_in.cache_clear()
+    listed = {row["name"] for row in document("list")}
+    assert "edvr-s" in listed
+    assert "needy" not in listed
+    assert "needy of an installed package cannot be counted" in caplog.text

@@ -41,6 +41,20 @@ def test_unknown_teacher_with_a_suggestion(refused):
     assert "Did you mean 'edvr'?" in refused("train", "--teacher", "evdr")
 
 
+def test_networks_that_keep_the_size_are_not_trained(refused):
+    assert "keeps the size" in refused("pretrain", "fastdvdnet-denoiser")
+
+
+def test_keywords_that_no_network_can_be_built_with(refused):
+    for network, keyword in (("vespcn", "window=-1"), ("edvr-m", "offset_groups=0")):
+        assert "cannot be built" in refused("pretrain", network, "--set", f"student_options.{keyword}")
+
+
+def test_opencv_is_missed_before_the_first_frame(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert "needs OpenCV" in refused("pretrain", "rbpn-s", "--set", "student_options.flow=farneback")
+
+
 def test_misspelt_key_with_a_suggestion(refused, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("optimiser:\n  learning_rat: 1e-4\n")

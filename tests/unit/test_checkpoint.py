@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save as serialise
 
 import distill
 from distill import registry
@@ -149,6 +152,31 @@ def pickled_code(path, _):
 
 def one_line(path, _):
     path.write_text("not weights\n")
+
+
+@pytest.mark.parametrize("header", ["{broken", "[1]", "{}"])
+def test_a_damaged_description_is_a_sentence(tmp_path, header):
+    (tmp_path / "a.safetensors").write_bytes(serialise({"a": torch.zeros(1)}, {"distill": header}))
+    with pytest.raises(CheckpointError, match="description"):
+        distill.load(tmp_path / "a.safetensors")
+
+
+def test_a_file_does_not_import_what_lies_beside_the_caller(tmp_path, monkeypatch):
+    (tmp_path / "payload_beside.py").write_text("raise SystemExit('ran')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
+    header = {"network": "payload_beside:X", "keywords": {}, "degradation": None, "provenance": {}}
+    (tmp_path / "a.safetensors").write_bytes(serialise({"a": torch.zeros(1)}, {"distill": json.dumps(header)}))
+    with pytest.raises(CheckpointError, match="cannot be imported"):
+        distill.load(tmp_path / "a.safetensors")
+
+
+def test_wrappers_within_wrappers_and_empty_ones(tmp_path):
+    state = EDVR(3, 8, 2, 1, 1).state_dict()
+    plain = {name.removeprefix("tail."): tensor for name, tensor in state.items()}
+    for number, content in enumerate(({"params_ema": {}, "params": plain}, {"state_dict": {"params": plain}})):
+        torch.save(content, tmp_path / f"{number}.pth")
+        assert isinstance(distill.load(tmp_path / f"{number}.pth"), EDVR)
 
 
 class Unknown(torch.nn.Module):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +60,12 @@ def test_chunks_bound_what_is_held():
         assert frame[0, 0, 0] == count
         assert given_out - count <= 6 + 4 + 1
     assert network.longest == 6
+
+
+@pytest.mark.parametrize(("chunk", "overlap"), [(10, 10), (4, 10), (5, 0)])
+def test_chunks_that_would_lose_or_repeat_frames_are_refused(chunk, overlap):
+    with pytest.raises(ValueError, match=f"overlap is {overlap}"):
+        next(Numbered(chunk, overlap, 1).stream(iter([torch.zeros(3, 2, 2)])))
 
 
 def test_no_frames_are_no_frames():

@@ -97,6 +97,18 @@ def test_unequal_channels_meet_in_a_training_only_convolution(networks, batch):
     assert SpaceTimeDistillation(*networks, SETTINGS).adapter is None, "equal channels need none"
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(64, 16), (16, 64), (8, 8)])
+def test_the_adapter_keeps_the_mean_square(networks, ours, theirs):
+    student, teacher = networks
+    student.lr_channels, teacher.lr_channels = ours, theirs
+    adapter = SpaceTimeDistillation(student, teacher, DistillationConfig(features="lr")).adapter
+    if adapter is None:
+        assert ours == theirs
+        return
+    given = torch.randn(2, ours, 32, 32)
+    torch.testing.assert_close(adapter(given).square().mean(), given.square().mean(), rtol=0.05, atol=0)
+
+
 class OneFeature(FastDVDnet):
     """The student without its low-resolution or without its high-resolution feature."""
 

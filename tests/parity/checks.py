@@ -1,4 +1,4 @@
-"""What every student of the window kind is held to."""
+"""What networks are held to: references, costs, sliding, gradients, export; and seeded weights to try it with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,39 @@ import torch
 from distill.costs import multiply_accumulates
 from distill.interfaces import windows
 from distill.registry import find
-from tests.parity.test_edvr import assert_within_float32
 
 FROZEN = Path(__file__).parent / "frozen"
 
 
-def randomise(network: torch.nn.Module, gain: float = 1.2) -> torch.nn.Module:
+def assert_within_float32(ours, theirs):
+    """|difference| <= 1e-5 of the tensor's range.
+
+    The reference tensors reach 22 and were computed in float32, whose own rounding puts them 3e-5 from the float64
+    result; so 1e-5 is of the range, which for pictures in [0, 1] is the absolute figure.
+    """
+    assert ours.shape == theirs.shape
+    limit = 1e-5 * max(1.0, theirs.abs().max().item())
+    assert (ours - theirs).abs().max().item() <= limit
+
+
+def randomise(network, gain=1.2):
     """Seeded weights, by name so that the order of construction does not matter; nothing is silent."""
     for name, parameter in sorted(network.named_parameters()):
         generator = torch.Generator().manual_seed(sum(name.encode()))
         spread = gain / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
         parameter.data = torch.randn(parameter.shape, generator=generator) * spread
+    return network.eval()
+
+
+def randomise_with_statistics(network):
+    """The same for networks with batch normalisation, whose scales and statistics then are as after a training."""
+    for name, tensor in sorted(network.state_dict().items()):
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+        elif tensor.is_floating_point():
+            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
     return network.eval()
 
 
@@ -59,6 +81,15 @@ def published_zeros(name):
     if not path.is_file():
         pytest.skip(f"the reference key list {name}.json is not beside this checkout")
     return {key: torch.zeros(shape) for key, shape in json.loads(path.read_text())["keys"].items()}
+
+
+def assert_starts_at_bicubic(based, published):
+    """Untrained, a network with the base is the bicubic frame; as published, without one, it is not."""
+    clip = torch.rand(1, 3, 3, 8, 8)
+    expected = torch.nn.functional.interpolate(clip[0], scale_factor=4, mode="bicubic", align_corners=False)
+    with torch.no_grad():
+        torch.testing.assert_close(based(clip).frames[0], expected, rtol=0, atol=2e-6)
+        assert (published(clip).frames[0] - expected).abs().max() > 0.1
 
 
 def assert_mixed_precision(network):
