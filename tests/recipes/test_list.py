@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from distill import registry
+from distill.recipe import open_network
+
 # name, parameters, multiply-accumulates at 180x120 as published figures have them: so many digits and the unit
 PUBLISHED = [
     ("edvr-m", 3_300_131, "0.1826 T"),
@@ -78,6 +81,16 @@ def test_every_row_says_the_same_things(rows):
         assert row["hr_channels"] or row["lr_channels"], "nothing to distil"
     assert rows["edvr-s"]["weights"] is True
     assert rows["basicvsr-bi"]["extra"] == "basicvsr"
+
+
+@pytest.mark.parametrize("family", ["edvr", "rbpn", "stinet", "starnet", "stvun", "basicvsr"])
+def test_every_family_has_weights_by_its_plain_name(family):
+    entry = registry.find(family, "teacher")
+    assert entry.weights is not None or entry.extra is not None
+    if entry.extra is None:
+        network, described = open_network(family, "teacher")
+        assert described.degradation == "bi"
+        assert not network.training
 
 
 def test_the_command_prints_them(document, command, rows):
