@@ -60,9 +60,10 @@ class DistillationConfig:
         time: weight of the memory cells' distance (lambda_2).
         mapping: of features to an attention map: Eq. 2, Eq. 1 or Eq. 3.
         features: what is compared, F^SR ("hr", the paper's) or F^LR ("lr"); "auto" is F^SR where both networks have it.
-        match_scale: multiply the student's features, for the comparison only, by the number that gives them the
-            teacher's mean square when distillation starts. A fresh student's may be 15 times larger, and a short recipe
-            would spend its steps on shrinking them. The paper does not; it has 780,000 steps for that.
+        match_scale: multiply both networks' features, for the comparison only: the teacher's to a usual mean
+            attention, for which the weights are chosen, since teachers differ a hundredfold; the student's to the
+            teacher's when distillation starts. A fresh student's may be 15 times larger, and a short recipe would spend
+            its steps on shrinking them. The paper does neither; it has one teacher and 780,000 steps.
         warm_up: steps on the reconstruction loss alone.
         memory_crop: side of the square of features that the ConvLSTM sees, in their own pixels; null is all of it.
             The ConvLSTM over whole F^SR costs more than both networks together.

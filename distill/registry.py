@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 import sys
 from collections.abc import Iterable, Mapping
@@ -60,6 +61,11 @@ class Entry:
         Raises:
             ConfigError: the class does not take these keywords or refuses their values.
         """
+        taken = inspect.signature(self.network).parameters
+        open_ended = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+        if not open_ended and (unknown := [name for name in keywords if name not in taken]):
+            hint = did_you_mean(unknown[0], taken)
+            raise ConfigError(f"{self.name} takes no {unknown[0]!r}.{hint} It takes: {', '.join(taken) or 'nothing'}.")
         try:
             return self.network(**{**self.keywords, **keywords})
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:

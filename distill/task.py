@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,8 @@ from distill.losses.memory import ConvLSTM, time_distance
 __all__ = ["SpaceTimeDistillation", "compared_features"]
 
 _COLLAPSED = 1e-8
+_USUAL_ATTENTION = 0.045
+"""Mean attention of the shipped edvr-s on the sample clips, for which the default weights of the losses were chosen."""
 
 
 class SpaceTimeDistillation(nn.Module):
@@ -52,6 +55,7 @@ class SpaceTimeDistillation(nn.Module):
         self.adapter: nn.Conv2d | None = None
         self.memory_frozen = False
         self.gain: float | None = None if settings.match_scale else 1.0
+        self.teacher_gain = 1.0
         if teacher is None:
             return
         teacher.requires_grad_(False)
@@ -67,8 +71,8 @@ class SpaceTimeDistillation(nn.Module):
             self.memory = ConvLSTM(theirs, theirs)
             if ours != theirs:
                 self.adapter = nn.Conv2d(ours, theirs, 1, bias=False)
-                # keeps the mean square of what it is given, so the matched scale stays matched
-                nn.init.orthogonal_(self.adapter.weight, gain=max(1, theirs / ours) ** 0.5)
+                # keeps the sum of squares of what it is given, so the matched scale stays matched
+                nn.init.orthogonal_(self.adapter.weight, gain=max(1, ours / theirs) ** 0.5)
 
     def train(self, mode: bool = True) -> SpaceTimeDistillation:
         super().train(mode)
@@ -96,9 +100,9 @@ class SpaceTimeDistillation(nn.Module):
                 taught: Upsampled = self.teacher(seen)
             step_in_time = self.teacher.time_scale // self.student.time_scale
             ours = _features(restored, self.features, self.student.scale)
-            theirs = _features(taught, self.features, self.teacher.scale)[:, ::step_in_time]
+            theirs = _features(taught, self.features, self.teacher.scale)[:, ::step_in_time] * self.teacher_gain
             if self.gain is None:
-                self.gain = float((theirs.square().mean() / ours.detach().square().mean().clamp_min(1e-12)).sqrt())
+                self.gain = (_mean_attention(theirs) / max(_mean_attention(ours), 1e-12)) ** 0.5
             ours = ours * self.gain
             if self.settings.space:
                 parts["space"] = space_distance(ours, theirs, self.settings.mapping)
@@ -107,6 +111,21 @@ class SpaceTimeDistillation(nn.Module):
                 parts["time"] = self._time(self.memory, ours, theirs, step)
                 loss = loss + self.settings.time * parts["time"]
         return {"loss": loss, **parts}
+
+    def measure_teacher(self, clips: Iterable[Tensor]) -> None:
+        """Bring the teacher's features to the scale that the losses' weights are for, where scales are matched.
+
+        Teachers' attention differs a hundredfold, and its squared distance ten-thousandfold.
+
+        Args:
+            clips: low-resolution training clips (B, T, 3, h, w).
+        """
+        if self.teacher is None or not self.settings.match_scale:
+            return
+        with torch.no_grad():
+            seen = (self.teacher(clip[:, :: self.student.time_scale]) for clip in clips)
+            found = [_mean_attention(_features(each, self.features, self.teacher.scale)) for each in seen]
+        self.teacher_gain = (_USUAL_ATTENTION / max(sum(found) / len(found), 1e-12)) ** 0.5
 
     def after_step(self, parts: dict[str, Tensor]) -> None:
         """Freeze the ConvLSTM once its term is under 1e-8, lest both collapse to zero (STD Sec. 3.2)."""
@@ -123,7 +142,8 @@ class SpaceTimeDistillation(nn.Module):
         """What a resumed run needs beside the student's weights."""
         memory = self.memory.state_dict() if self.memory is not None else {}
         adapter = self.adapter.state_dict() if self.adapter is not None else {}
-        return {"memory": memory, "adapter": adapter, "memory_frozen": self.memory_frozen, "gain": self.gain}
+        gains = {"gain": self.gain, "teacher_gain": self.teacher_gain}
+        return {"memory": memory, "adapter": adapter, "memory_frozen": self.memory_frozen, **gains}
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Undo `trained_state`."""
@@ -131,7 +151,7 @@ class SpaceTimeDistillation(nn.Module):
             self.memory.load_state_dict(state["memory"])
         if self.adapter is not None:
             self.adapter.load_state_dict(state["adapter"])
-        self.gain = state["gain"]
+        self.gain, self.teacher_gain = state["gain"], state["teacher_gain"]
         if state["memory_frozen"]:
             self.freeze_memory()
 
@@ -184,6 +204,11 @@ def _features(restored: Upsampled, which: Literal["hr", "lr"], scale: int) -> Te
         return restored.lr_features.float()
     assert restored.hr_features is not None
     return functional.pixel_unshuffle(restored.hr_features.float(), scale)
+
+
+def _mean_attention(features: Tensor) -> float:
+    """Of Eq. 2, over all pixels of (B, N, C, H, W)."""
+    return float(features.detach().square().sum(2).mean())
 
 
 def _channels(network: VideoNetwork, which: Literal["hr", "lr"]) -> int:

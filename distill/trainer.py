@@ -105,6 +105,9 @@ class Trainer:
             try:
                 if self.before is None:
                     self._measure_norm()
+                    spread = range(0, _NORM_STEPS, _NORM_STEPS // 8)
+                    self.task.eval()
+                    self.task.measure_teacher(self.sampler.batch(step).lr.to(self.device) for step in spread)
                     self.before = self.judge(self.task.student)
                     self._save()
                 self._loop()

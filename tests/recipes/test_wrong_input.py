@@ -137,7 +137,7 @@ def test_out_that_holds_a_run(refused, run_folder):
         (["train", "--device", "cuda:7"], "not to be had here"),
         (["train", "--set", "data.degradation=bd"], "trained on degradation bi"),
         (["train", "--set", "data.exclude=[roda]"], "does not have"),
-        (["train", "--set", "student_options.channel=8"], "cannot be built"),
+        (["train", "--set", "student_options.channel=8"], "takes no 'channel'"),
         (["train", "--resume", "auto"], "needs --out"),
         (["train", "--set", "optimiser.halve_every=0"], "expected at least 1"),
         (["train", "--set", "data.validation_frames=0"], "expected at least 1"),

@@ -98,7 +98,7 @@ def test_unequal_channels_meet_in_a_training_only_convolution(networks, batch):
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(64, 16), (16, 64), (8, 8)])
-def test_the_adapter_keeps_the_mean_square(networks, ours, theirs):
+def test_the_adapter_keeps_the_sum_of_squares(networks, ours, theirs):
     student, teacher = networks
     student.lr_channels, teacher.lr_channels = ours, theirs
     adapter = SpaceTimeDistillation(student, teacher, DistillationConfig(features="lr")).adapter
@@ -106,7 +106,29 @@ def test_the_adapter_keeps_the_mean_square(networks, ours, theirs):
         assert ours == theirs
         return
     given = torch.randn(2, ours, 32, 32)
-    torch.testing.assert_close(adapter(given).square().mean(), given.square().mean(), rtol=0.05, atol=0)
+    torch.testing.assert_close(adapter(given).square().sum(), given.square().sum(), rtol=0.05, atol=0)
+
+
+def test_attention_is_matched_whatever_the_channels(networks, batch):
+    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr"))
+    task(batch, 0)
+    with torch.no_grad():
+        ours, theirs = (network(batch.lr).lr_features.square().sum(2).mean() for network in networks)
+    torch.testing.assert_close(ours * task.gain**2, theirs, rtol=1e-4, atol=0)
+
+
+def test_a_teacher_of_any_scale_is_brought_to_the_usual_one(networks, batch):
+    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0))
+    task.measure_teacher([batch.lr])
+    with torch.no_grad():
+        attention = networks[1](batch.lr).hr_features.square().sum(2).mean()
+    torch.testing.assert_close(attention * task.teacher_gain**2, torch.tensor(0.045))
+    resumed = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0))
+    resumed.load_trained_state(task.trained_state())
+    assert resumed.teacher_gain == task.teacher_gain
+    literal = SpaceTimeDistillation(*networks, DistillationConfig(match_scale=False))
+    literal.measure_teacher([batch.lr])
+    assert literal.teacher_gain == 1
 
 
 class OneFeature(FastDVDnet):
