@@ -251,5 +251,5 @@ def test_names():
     ):
         with pytest.raises(ConfigError, match=expected):
             registry.find(name, role)
-    with pytest.raises(ConfigError, match="takes no .channel."):
+    with pytest.raises(ConfigError, match="takes no 'channel'"):
         registry.find("edvr-m").build(channel=3)
