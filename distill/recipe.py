@@ -122,7 +122,7 @@ def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNet
     """
     if _is_file(name):
         read = checkpoint.read(name)
-        entry = registry.find(read.described.name)
+        entry = registry.find(read.described.name, typed=False)
         if role is not None and entry.role not in (role, None):
             fitting = ", ".join(each.name for each in registry.entries() if each.role == role)
             raise ConfigError(f"{name} holds {entry.name}, a {entry.role}; a {role} is wanted: {fitting}, or its file.")

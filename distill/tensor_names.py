@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 
-__all__ = ["demand", "stack_length", "with_counters"]
+__all__ = ["demand", "stack_length", "under_tail", "with_counters"]
 
 
 def demand(state: Mapping[str, Tensor], network: str, ranks: Mapping[str, int]) -> None:
@@ -46,6 +46,12 @@ def stack_length(state: Mapping[str, Tensor], stack: str, part: str = "") -> int
     pattern = re.compile(rf"{re.escape(stack)}\.(\d+)\.{re.escape(part)}")
     indices = {int(match[1]) for name in state if (match := pattern.match(name))}
     return max(indices, default=-1) + 1
+
+
+def under_tail(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, with what makes a `PixelShuffleTail` here, and stands at the top in published files, under `tail.`."""
+    parts = ("upconv1.", "upconv2.", "conv_hr.", "conv_last.")
+    return {f"tail.{name}" if name.startswith(parts) else name: tensor for name, tensor in state.items()}
 
 
 def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

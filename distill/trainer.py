@@ -32,7 +32,7 @@ __all__ = ["Interrupted", "Trainer", "learning_rate", "mixed_precision"]
 
 _LARGEST_OFFSET = 50.0  # pixels; a trained EDVR stays under 10, one whose loss is about to burst goes far beyond
 _SAVE_SECONDS = 600.0
-_NORM_STEPS = 128  # steps over which the batches for the normalisation's statistics are spread
+_SPREAD = range(0, 128, 16)  # steps whose batches are looked at before training, for statistics and scales
 
 
 class Interrupted(KeyboardInterrupt):
@@ -105,9 +105,7 @@ class Trainer:
             try:
                 if self.before is None:
                     self._measure_norm()
-                    spread = range(0, _NORM_STEPS, _NORM_STEPS // 8)
-                    self.task.eval()
-                    self.task.measure_teacher(self.sampler.batch(step).lr.to(self.device) for step in spread)
+                    self.task.measure_teacher(self._spread_clips())
                     self.before = self.judge(self.task.student)
                     self._save()
                 self._loop()
@@ -217,10 +215,14 @@ class Trainer:
             norm.momentum = None  # a plain average
         self.task.train()
         with torch.no_grad():
-            for step in range(0, _NORM_STEPS, _NORM_STEPS // 8):
-                self.task.student(self.sampler.batch(step).lr.to(self.device))
+            for clip in self._spread_clips():
+                self.task.student(clip)
         for norm, momentum in zip(fresh, momenta, strict=True):
             norm.momentum = momentum
+
+    def _spread_clips(self) -> Iterator[Tensor]:
+        """Low-resolution clips of training batches that lie far enough apart to be of several scenes."""
+        return (self.sampler.batch(step).lr.to(self.device) for step in _SPREAD)
 
     def _norms(self) -> list[nn.BatchNorm2d]:
         return [module for module in self.task.student.modules() if isinstance(module, nn.BatchNorm2d)]

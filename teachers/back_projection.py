@@ -77,7 +77,37 @@ class ResidualUnit(nn.Module):
         return self.act(change + features)  # type: ignore[no-any-return]
 
 
-class UpUnit(nn.Module):
+class _ProjectionUnit(nn.Module):
+    """There, back, and there again for what the way back missed; the steps are `NAME_conv1` to 3, as published."""
+
+    def __init__(
+        self,
+        name: str,
+        there: type[ConvBlock] | type[DeconvBlock],
+        back: type[ConvBlock] | type[DeconvBlock],
+        channels: int,
+        scale: int,
+        activation: Activation,
+        stages: int,
+    ) -> None:
+        super().__init__()
+        if stages > 1:
+            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
+        self.stages = stages
+        self.steps = [f"{name}_conv{index}" for index in (1, 2, 3)]
+        for step, block in zip(self.steps, (there, back, there), strict=True):
+            self.add_module(step, block(channels, channels, *KERNEL_STRIDE_PADDING[scale], activation))
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stages > 1:
+            features = self.conv(features)
+        there, back, again = map(self.get_submodule, self.steps)
+        projected: Tensor = there(features)
+        corrected: Tensor = again(back(projected) - features) + projected
+        return corrected
+
+
+class UpUnit(_ProjectionUnit):
     """Up-projection: (N, C, h, w) -> (N, C, scale*h, scale*w), corrected by what its own shrinking misses.
 
     Args:
@@ -88,44 +118,14 @@ class UpUnit(nn.Module):
     """
 
     def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
-        super().__init__()
-        geometry = KERNEL_STRIDE_PADDING[scale]
-        if stages > 1:
-            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
-        self.stages = stages
-        self.up_conv1 = DeconvBlock(channels, channels, *geometry, activation)
-        self.up_conv2 = ConvBlock(channels, channels, *geometry, activation)
-        self.up_conv3 = DeconvBlock(channels, channels, *geometry, activation)
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.stages > 1:
-            features = self.conv(features)
-        large: Tensor = self.up_conv1(features)
-        missed = self.up_conv2(large) - features
-        corrected: Tensor = self.up_conv3(missed) + large
-        return corrected
+        super().__init__("up", DeconvBlock, ConvBlock, channels, scale, activation, stages)
 
 
-class DownUnit(nn.Module):
+class DownUnit(_ProjectionUnit):
     """Down-projection: (N, C, scale*h, scale*w) -> (N, C, h, w); otherwise as `UpUnit`."""
 
     def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
-        super().__init__()
-        geometry = KERNEL_STRIDE_PADDING[scale]
-        if stages > 1:
-            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
-        self.stages = stages
-        self.down_conv1 = ConvBlock(channels, channels, *geometry, activation)
-        self.down_conv2 = DeconvBlock(channels, channels, *geometry, activation)
-        self.down_conv3 = ConvBlock(channels, channels, *geometry, activation)
-
-    def forward(self, features: Tensor) -> Tensor:
-        if self.stages > 1:
-            features = self.conv(features)
-        small: Tensor = self.down_conv1(features)
-        missed = self.down_conv2(small) - features
-        corrected: Tensor = self.down_conv3(missed) + small
-        return corrected
+        super().__init__("down", ConvBlock, DeconvBlock, channels, scale, activation, stages)
 
 
 def activation_layer(activation: Activation | None) -> nn.Module:

@@ -12,12 +12,11 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import ClipNetwork, Published, Upsampled
 from distill.layers import HrTap, PixelShuffleTail, ResidualBlock, leaky, warp
-from distill.tensor_names import demand, stack_length
+from distill.tensor_names import demand, stack_length, under_tail
 from teachers.spynet import SPyNet
 
 __all__ = ["BasicVSR"]
 
-_TAIL = ("upconv1.", "upconv2.", "conv_hr.", "conv_last.")
 # mmediting and mmagic wrap a convolution and its activation in a module whose part is called "conv"
 _NAMES_MMAGIC = [
     (r"^(backward|forward)_resblocks\.", r"\1_trunk."),
@@ -70,9 +69,8 @@ class BasicVSR(ClipNetwork):
             "channels": state["forward_trunk.main.0.weight"].shape[0],
             "blocks": stack_length(state, "forward_trunk.main.2"),
         }
-        weights = {f"tail.{key}" if key.startswith(_TAIL) else key: tensor for key, tensor in state.items()}
         # the three published networks have the same shape
-        return Published("basicvsr-bi", keywords, weights)
+        return Published("basicvsr-bi", keywords, under_tail(state))
 
     def forward(self, clip: Tensor) -> Upsampled:
         batch, length = clip.shape[:2]

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from distill.tensor_names import demand, stack_length
+from distill.tensor_names import demand, stack_length, under_tail
 
 __all__ = ["recognise_edvr"]
 
 State = Mapping[str, Tensor]
-_TAIL = ("upconv1.", "upconv2.", "conv_hr.", "conv_last.")
 
 # xinntao/EDVR, 2019: that code's tAtt_2 embeds the centre frame, so 1 and 2 change places
 _NAMES_2019 = [
@@ -74,5 +73,4 @@ def _published(state: State) -> Published:
         "attention": attention,
     }
     name = "edvr-l" if channels >= 128 else "edvr-m" if channels >= 64 else "edvr-s"
-    weights = {f"tail.{key}" if key.startswith(_TAIL) else key: tensor for key, tensor in state.items()}
-    return Published(name, {**keywords, "base": "bilinear"}, weights)
+    return Published(name, {**keywords, "base": "bilinear"}, under_tail(state))

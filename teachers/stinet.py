@@ -14,13 +14,13 @@ from distill.interfaces import ClipNetwork, Published, Upsampled
 from distill.layers import BicubicUpsample, leaky
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, ResidualUnit, initialise
 from teachers.imagenet_colours import ImageNetColours
+from teachers.rbpn import Base
 from teachers.stinet_graph import Edges, GlobalRefinement
 from teachers.stinet_names import recognise_stinet
 from teachers.stinet_parts import FeatureInterpolation, LocalRefinement, SpatialNetwork
 
-__all__ = ["Base", "Restored", "STINet", "SpaceTimeTap"]
+__all__ = ["Restored", "STINet", "SpaceTimeTap"]
 
-Base = Literal["none", "bicubic"]
 SpaceTimeTap = Literal["conv_last", "h_blending"]
 
 
