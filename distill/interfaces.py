@@ -6,7 +6,6 @@ A *clip* is a float tensor (B, T, 3, h, w): B clips of T consecutive low-resolut
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 
 __all__ = [
     "ClipNetwork",
+    "Memory",
     "Published",
+    "StreamStep",
     "Upsampled",
     "VideoNetwork",
     "WindowNetwork",
@@ -136,12 +137,106 @@ class WindowNetwork(VideoNetwork):
         restored = self.reconstruct(stacked)
         return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
+    def step(self) -> StreamStep:
+        """One frame further, with the weights as they now are.
+
+        A subclass whose windows share work overrides this by a step that does it once.
+        """
+        return _WindowStep(self)
+
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        ring: deque[Tensor] = deque(maxlen=self.window)
-        for frame in repeat_edges(frames, self.window // 2):
-            ring.append(frame)
-            if len(ring) == self.window:
-                yield self.reconstruct(torch.stack(tuple(ring)).unsqueeze(0)).frames[0]
+        step, delay = self.step(), self.window // 2
+        memories: tuple[Tensor, ...] | None = None
+        for place, frame in enumerate(repeat_edges(frames, delay)):
+            picture = frame.unsqueeze(0)
+            if memories is None:
+                memories = step.start(picture)
+            known = step.advance(picture, *memories)
+            if place >= 2 * delay:
+                yield step.restore(*known)[0]
+            memories = step.kept(*known)
+
+
+class Memory(NamedTuple):
+    """What a `StreamStep` remembers of one kind: a tensor (1, depth * channels, H, W), the oldest entry first.
+
+    Attributes:
+        name: of the kind.
+        channels: of one entry.
+        depth: entries remembered from step to step.
+        enlarged: H and W are so many times the frame's sides.
+        multiple: to a multiple of which the frame's sides are padded first.
+    """
+
+    name: str
+    channels: int
+    depth: int
+    enlarged: int = 1
+    multiple: int = 1
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """For frames of that size."""
+        high, wide = (self.enlarged * (side + -side % self.multiple) for side in (height, width))
+        return (1, self.depth * self.channels, high, wide)
+
+
+class StreamStep(nn.Module, ABC):
+    """One frame further: takes a frame and memories, gives a restored frame and the memories for the next one.
+
+    Feed it every frame of a shot, the first and the last one `window // 2` times more (`repeat_edges`), starting from
+    memories of zeros. What the first `2 * (window // 2)` feeds restore is to be thrown away; then every feed restores
+    one frame, in order, as the window of frames around it would. A cut is the end of one shot and the start of the
+    next.
+
+    Attributes:
+        memories: what is remembered.
+    """
+
+    memories: tuple[Memory, ...]
+
+    @abstractmethod
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        """All work that is of this frame alone or of it and earlier ones, (1, 3, h, w) and the memories.
+
+        Returns:
+            The memories with the newest entry added, so one entry deeper.
+        """
+
+    @abstractmethod
+    def restore(self, *known: Tensor) -> Tensor:
+        """The restored frame (1, 3, scale*h, scale*w) out of what `advance` gave."""
+
+    def kept(self, *known: Tensor) -> tuple[Tensor, ...]:
+        """What `advance` gave without the oldest entries."""
+        return tuple(each[:, memory.channels :] for each, memory in zip(known, self.memories, strict=True))
+
+    def start(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """Memories of zeros for frames like this one, (1, 3, h, w)."""
+        return tuple(frame.new_zeros(memory.shape(*frame.shape[-2:])) for memory in self.memories)
+
+    def forward(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        """The restored frame, and the memories for the next."""
+        known = self.advance(frame, *memories)
+        return self.restore(*known), *self.kept(*known)
+
+
+class _WindowStep(StreamStep):
+    """Remembers frames and restores the window that they make, for a network whose windows share nothing."""
+
+    def __init__(self, network: WindowNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.memories = (Memory("frames", 3, network.window - 1),) if network.window > 1 else ()
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.cat((memory, frame), 1) for memory in memories) or (frame,)
+
+    def restore(self, *known: Tensor) -> Tensor:
+        (frames,) = known
+        return self.network.reconstruct(frames.unflatten(1, (self.network.window, 3))).frames
+
+    def kept(self, *known: Tensor) -> tuple[Tensor, ...]:
+        return super().kept(*known) if self.memories else ()
 
 
 class ClipNetwork(VideoNetwork):

@@ -1,81 +1,76 @@
-"""The file that leaves the house: what is known of it, and what it says of itself."""
+"""The file that leaves the house, or the folder that is one: how it is put in its place, and what is known of it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import InputError
 
-__all__ = ["Artifact", "export_line", "read_metadata", "sha256_of"]
-
-_OWN_KEYS = {"distill_vsr_version", "scale", "window"}
+__all__ = ["Artifact", "bytes_of", "files_of", "replacing_whole", "sha256_of"]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file.
+    """One exported file, or folder where the format is one.
 
     Attributes:
         path: where it lies.
-        format: "onnx".
+        format: "onnx" and the like.
+        precision: "fp32" and the like.
         bytes: its size.
-        sha256: of its bytes, hexadecimal.
-        metadata: what stands in the file itself, as `read_metadata` gives it back.
-        seconds: the export took, checks included.
+        sha256: of its bytes, hexadecimal; see `sha256_of`.
+        seconds: the export took.
     """
 
     path: Path
     format: str
+    precision: str
     bytes: int
     sha256: str
-    metadata: Mapping[str, str]
     seconds: float
 
 
-def export_line(artifact: Artifact, max_abs: float) -> str:
-    """The line an export ends with, such as `onnx  ok  1.2 s  student.onnx (0.4 MB)  max|diff| 2e-06`.
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files in the folder, in order of their names."""
+    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
-    Args:
-        artifact: the exported file.
-        max_abs: largest difference to PyTorch, in units of the colour range [0, 1].
-    """
-    file = f"{artifact.path} ({artifact.bytes / 1e6:.1f} MB)"
-    return f"{artifact.format}  ok  {artifact.seconds:.1f} s  {file}  max|diff| {max_abs:.0e}"
+
+def bytes_of(path: Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    return sum(each.stat().st_size for each in files_of(path))
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes; of a folder's files, each behind its name in the folder; hexadecimal."""
+    digest = hashlib.sha256()
+    for each in files_of(path):
+        if path.is_dir():
+            digest.update(each.relative_to(path).as_posix().encode() + b"\0")
+        digest.update(each.read_bytes())
+    return digest.hexdigest()
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """What an exported .onnx file says of itself.
-
-    Returns:
-        `network`, `keywords` (JSON), `degradation`, `provenance` as given at export; `scale`, `window`,
-        `colour_range` ("RGB 0..1"), `layout` ("N T C H W"), `precision`, `distill_vsr_version`, `torch_version`;
-        `size_multiple` where height and width are free, else `size` ("HxW").
+@contextmanager
+def replacing_whole(target: Path) -> Iterator[Path]:
+    """A place of the target's name to write to; takes the target's place only once the block ends without an error.
 
     Raises:
-        InputError: the file is missing, is not ONNX, or was not written by this project.
+        InputError: the place cannot be written to.
     """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    wanted = "give the .onnx file that `distill export` wrote."
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+            temporary = Path(folder) / target.name
+            yield temporary
+            if target.is_dir():
+                shutil.rmtree(target)
+            temporary.replace(target)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from error
-    except DecodeError as error:
-        raise InputError(f"{path} is not an ONNX model: {wanted}") from error
-    if not (model.ir_version and model.graph.node):  # short texts and empty files decode as empty models
-        raise InputError(f"{path} is not an ONNX model: {wanted}")
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if not metadata.keys() >= _OWN_KEYS:
-        raise InputError(f"{path} is an ONNX model that distill-vsr did not write: {wanted}")
-    return metadata
+        reason = error.strerror or error
+        raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error

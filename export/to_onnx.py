@@ -1,125 +1,100 @@
-"""Export to ONNX: float32, one window of frames in, the restored middle frame out, one self-contained file."""
+"""Export to ONNX: one self-contained file that holds neither paths nor times."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 
-from distill.checkpoint import replacing
-from distill.errors import CheckFailed, ConfigError, InputError
-from distill.interfaces import WindowNetwork
-from export.artifact import Artifact
-from export.deploy import deployed
+from distill.errors import CheckFailed
+from export.formats import Order
+from export.graph import Graph, traced
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-__all__ = ["GIVEN_METADATA", "SIZE_MULTIPLE", "export_onnx"]
-
-GIVEN_METADATA = ("network", "keywords", "degradation", "provenance")
-"""What the caller must tell of a network, because only its checkpoint knows."""
-
-SIZE_MULTIPLE = 4
-"""Networks pad to multiples of 4; in a graph of free size the caller does, so that no size is frozen into it."""
+__all__ = ["onnx_model", "write"]
 
 _OPSET = 18  # what the exporter writes without converting: oldest runtimes, fewest surprises
-_TRACED = (24, 40)  # two sides that differ, so that neither is taken for the other
 
 
-class _WindowGraph(nn.Module):
-    """The graph's interface: (1, window, 3, h, w) -> (1, 3, scale*h, scale*w). Networks know nothing of export."""
+def write(order: Order, target: Path) -> None:
+    """Write an .onnx file, see `export.formats.Format.write`.
 
-    def __init__(self, network: WindowNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, window: Tensor) -> Tensor:
-        return self.network.reconstruct(window).frames
-
-
-def export_onnx(
-    network: WindowNetwork, target: Path, *, metadata: Mapping[str, str], size: tuple[int, int] | None = None
-) -> Artifact:
-    """Write a network as one ONNX file that describes itself and holds neither paths nor times.
-
-    The input is `window`, float32 (1, window, 3, height, width), RGB in [0, 1]; the output is `frame`, float32
-    (1, 3, scale*height, scale*width), not clamped. Batch normalisations are folded. The same network and metadata
-    give the same bytes.
-
-    Args:
-        network: on any device, in any mode; it is not changed.
-        target: the file; replaced whole or not at all.
-        metadata: `GIVEN_METADATA` and whatever else should stand in the file, as text (`keywords` as JSON).
-        size: (height, width) of the low-resolution frames. None leaves both free: multiples of `SIZE_MULTIPLE`,
-            to be padded by repeating the last row and column, and the result cropped, as `OnnxNetwork` does.
+    The same network and metadata give the same bytes.
 
     Raises:
-        ConfigError: `size` is not positive.
-        InputError: the file cannot be written.
         CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
     """
-    started = time.perf_counter()
-    if missing := [key for key in GIVEN_METADATA if key not in metadata]:
-        raise ValueError(f"metadata lacks {', '.join(missing)}")
-    if size is not None and min(size) < 1:
-        raise ConfigError(f"The size is {size[0]}x{size[1]}, but height and width must be at least 1.")
-    model = _translated(_WindowGraph(deployed(network).cpu()).eval(), network.window, size)
+    target.write_bytes(onnx_model(order).SerializeToString(deterministic=True))
+
+
+def onnx_model(order: Order) -> ModelProto:
+    """The file's content; precisions are "fp32" and "fp16".
+
+    In half precision frames still are float32, and memories are float16.
+
+    Raises:
+        CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
+    """
+    graph = order.graph()
+    facts = order.facts()
+    if order.precision == "fp16":
+        graph = _halved(graph)
+        facts["memory_type"] = "float16"
+    model = _translated(graph, type(order.network).__name__)
     _strip(model)
-    if size is None:
-        _name_sizes(model, network.scale)
-    facts = dict(metadata) | {
-        "scale": str(network.scale),
-        "window": str(network.window),
-        "colour_range": "RGB 0..1",
-        "layout": "N T C H W",
-        "precision": "fp32",
-        "distill_vsr_version": version("distill-vsr"),
-        "torch_version": str(torch.__version__),
-    }
-    facts |= {"size_multiple": str(SIZE_MULTIPLE)} if size is None else {"size": f"{size[0]}x{size[1]}"}
+    if graph.free_size:
+        _name_sizes(model, graph, order.network.scale)
     for key, value in sorted(facts.items()):
         model.metadata_props.add(key=key, value=value)
     _check(model)
-    payload = model.SerializeToString(deterministic=True)
-    try:
-        with replacing(target) as temporary:
-            temporary.write_bytes(payload)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error
-    digest = hashlib.sha256(payload).hexdigest()
-    return Artifact(target, "onnx", len(payload), digest, facts, time.perf_counter() - started)
+    return model
 
 
-def _translated(graph: _WindowGraph, window: int, size: tuple[int, int] | None) -> ModelProto:
-    # a side is 4 times a whole number, so padding to 4 is nothing and leaves the graph; 2, as 1 would be special
-    free = {3: SIZE_MULTIPLE * Dim("_height", min=2), 4: SIZE_MULTIPLE * Dim("_width", min=2)}
+def _halved(graph: Graph) -> Graph:
+    inputs = {name: tensor.half() if name in _names(graph) else tensor for name, tensor in graph.inputs.items()}
+    return replace(graph, module=_Half(graph.module.half()), inputs=inputs)
+
+
+def _names(graph: Graph) -> set[str]:
+    return {memory.name for memory in graph.memories}
+
+
+class _Half(nn.Module):
+    """Float32 frames in and out, all else in half precision."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
+        return (restored.float(), *memories)
+
+
+def _translated(graph: Graph, name: str) -> ModelProto:
     try:
-        with _quiet():
+        with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                graph,
-                (torch.zeros(1, window, 3, *(size or _TRACED)),),
+                traced(graph),
+                tuple(graph.inputs.values()),
                 dynamo=True,
                 opset_version=_OPSET,
-                input_names=["window"],
-                output_names=["frame"],
-                dynamic_shapes={"window": free if size is None else None},
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as error:
+    except Exception as error:  # whatever torch.export and the exporter raise
         cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise CheckFailed(f"{type(graph.network).__name__} cannot be exported to ONNX: {cause}") from error
+        raise CheckFailed(f"{name} cannot be exported to ONNX: {cause}") from error
     assert program is not None
     return program.model_proto
 
@@ -148,14 +123,17 @@ def _strip(model: ModelProto) -> None:
         holder.doc_string = ""
 
 
-def _name_sizes(model: ModelProto, scale: int) -> None:
-    """Call the free sizes `height` and `width`, and those of the output `4*height` and `4*width`.
+def _name_sizes(model: ModelProto, graph: Graph, scale: int) -> None:
+    """Call the free sizes `height` and `width`, and enlarged ones `4*height` and `4*width`.
 
     Raises:
-        CheckFailed: a size of the output was fixed to the traced one, so that others would come out wrong.
+        CheckFailed: a size was fixed to the traced one, so that others would come out wrong.
     """
-    _name_last_two(model.graph.input[0], "height", "width")
-    _name_last_two(model.graph.output[0], f"{scale}*height", f"{scale}*width")
+    enlarged = {memory.name: memory.enlarged for memory in graph.memories} | {"restored": scale}
+    for value in (*model.graph.input, *model.graph.output):
+        factor = enlarged.get(value.name.removeprefix("next_"), 1)
+        prefix = "" if factor == 1 else f"{factor}*"
+        _name_last_two(value, f"{prefix}height", f"{prefix}width")
 
 
 def _name_last_two(value: ValueInfoProto, *names: str) -> None:

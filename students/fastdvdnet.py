@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.interfaces import Upsampled, WindowNetwork, windows
+from distill.interfaces import Memory, StreamStep, Upsampled, WindowNetwork, windows
 from distill.layers import BicubicUpsample, HrTap, PixelShuffleTail, ResidualBlock, crop_to, pad_to_multiple
 
 __all__ = ["FastDVDnet"]
@@ -65,6 +65,9 @@ class FastDVDnet(WindowNetwork):
         restored = self._restore(per_window.flatten(0, 1), clip.flatten(0, 1))
         return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
+    def step(self) -> StreamStep:
+        return _Step(self)
+
     def _first_stage(self, triplet: Tensor) -> Tensor:
         """(N, 3 frames, 3, h, w) -> the middle frame's estimate, (N, 3, h, w)."""
         noise: Tensor = self.temp1(triplet)
@@ -78,6 +81,26 @@ class FastDVDnet(WindowNetwork):
         high = (height * self.scale, width * self.scale)
         frames = crop_to(residual, *high) + self.upsample_base(middle)
         return Upsampled(frames, crop_to(hr_features, *high), crop_to(fused, height, width))
+
+
+class _Step(StreamStep):
+    """Runs the first stage once per frame; the second takes its results for every other frame."""
+
+    memories = (Memory("frames", 3, 3), Memory("estimates", 3, 4, multiple=4))
+
+    def __init__(self, network: FastDVDnet) -> None:
+        super().__init__()
+        self.network = network
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        frames, estimates = memories
+        frames = torch.cat((frames, frame), 1)
+        triplet = pad_to_multiple(frames[:, 3:].unflatten(1, (3, 3)), 4)
+        return frames, torch.cat((estimates, self.network._first_stage(triplet)), 1)
+
+    def restore(self, *known: Tensor) -> Tensor:
+        frames, estimates = known
+        return self.network._restore(estimates.unflatten(1, (5, 3))[:, ::2], frames[:, :3]).frames
 
 
 class DenoisingBlock(nn.Module):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor, nn
 
-from distill.interfaces import Upsampled, WindowNetwork, repeat_edges
+from distill.interfaces import Memory, StreamStep, Upsampled, WindowNetwork
 from distill.layers import crop_to, pad_to_multiple
 from students.mobile_blocks import MobileTail, MobileUNet, check_channels, conv
 
@@ -39,7 +36,7 @@ class FastDVDnetMobile(WindowNetwork):
     def __init__(self, widths: tuple[int, int, int] = (16, 32, 48)) -> None:
         super().__init__()
         check_channels(*widths)
-        self.lr_channels = full = widths[0]
+        self.lr_channels = self.channels = full = widths[0]
         self.head = nn.Sequential(conv(3, full), nn.ReLU(inplace=True))
         self.temp1 = MobileUNet(3 * full, full, widths)
         self.temp2 = MobileUNet(3 * full, full, widths)
@@ -64,21 +61,8 @@ class FastDVDnetMobile(WindowNetwork):
         restored = self._cropped(self._staged(features, batch), frames, clip)
         return restored.map(lambda field: field.unflatten(0, (length, batch)).transpose(0, 1))
 
-    def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        """As inherited, but each stage keeps its last three inputs, and runs once per frame."""
-        pictures: deque[Tensor] = deque(maxlen=4)
-        stages = (self.temp1, self.temp2, self.temp3)
-        held: list[deque[Tensor]] = [deque(maxlen=3) for _ in stages]
-        for frame in repeat_edges(frames, 3):
-            pictures.append(frame.unsqueeze(0))
-            result = self.head(pad_to_multiple(pictures[-1], 4))
-            for stage, ring in zip(stages, held, strict=True):
-                ring.append(result)
-                if len(ring) < 3:
-                    break
-                result = _fused(stage, *ring)
-            else:
-                yield self._cropped(result, pad_to_multiple(pictures[0], 4), pictures[0]).frames[0]
+    def step(self) -> StreamStep:
+        return _Step(self)
 
     def _staged(self, features: Tensor, batch: int) -> Tensor:
         """Features of T frames -> of the T - 6 that three stages leave.
@@ -95,6 +79,36 @@ class FastDVDnetMobile(WindowNetwork):
         height, width = like.shape[-2:]
         restored = crop_to(self.tail(fused, frames), height * self.scale, width * self.scale)
         return Upsampled(restored, None, crop_to(fused, height, width))
+
+
+class _Step(StreamStep):
+    """Each stage remembers its last two inputs, and runs once per frame."""
+
+    def __init__(self, network: FastDVDnetMobile) -> None:
+        super().__init__()
+        self.network = network
+        self.stages = (network.temp1, network.temp2, network.temp3)
+        self.channels = channels = network.channels
+        stages = (Memory(f"stage{place}", channels, 2, multiple=4) for place in (1, 2, 3))
+        self.memories = (Memory("frames", 3, 3), *stages)
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        frames, *held = memories
+        known = [torch.cat((frames, frame), 1)]
+        result = self.network.head(pad_to_multiple(frame, 4))
+        for place, memory in enumerate(held):
+            known.append(torch.cat((memory, result), 1))
+            if place < 2:
+                result = self._fused(place, known[-1])
+        return tuple(known)
+
+    def restore(self, *known: Tensor) -> Tensor:
+        frame = known[0][:, :3]
+        return self.network._cropped(self._fused(2, known[-1]), pad_to_multiple(frame, 4), frame).frames
+
+    def _fused(self, place: int, triplet: Tensor) -> Tensor:
+        change: Tensor = self.stages[place](triplet)
+        return triplet[:, self.channels : 2 * self.channels] + change
 
 
 def _fused(stage: MobileUNet, before: Tensor, middle: Tensor, after: Tensor) -> Tensor:

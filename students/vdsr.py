@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from itertools import chain, pairwise
 
+import torch
 from torch import Tensor, nn
 
 from distill.errors import CheckpointError
-from distill.interfaces import Published, Upsampled, WindowNetwork
+from distill.interfaces import Memory, Published, StreamStep, Upsampled, WindowNetwork
 from distill.layers import Colour, pad_to_multiple
 from distill.tensor_names import demand, stack_length
 from students.initial_weights import blind_to_brightness
@@ -60,6 +61,9 @@ class VDSR(WindowNetwork):
         restored = self.restore_planes(self.planes.upsample(planes).flatten(1, 2))
         return self.planes.finished(restored, window[:, self.window // 2])
 
+    def step(self) -> StreamStep:
+        return super().step() if self.window == 1 else _Step(self)
+
     def restore_planes(self, stacked: Tensor) -> Upsampled:
         """The published network itself, on planes that are already of the final size.
 
@@ -76,6 +80,29 @@ class VDSR(WindowNetwork):
             features = layer(features)
         residual: Tensor = last(features)
         return Upsampled(stacked[:, first : first + self.planes.count] + residual, features, None)
+
+
+class _Step(StreamStep):
+    """Upsamples each frame once."""
+
+    def __init__(self, network: VDSR) -> None:
+        super().__init__()
+        self.network = network
+        count, scale = network.planes.count, network.scale
+        self.memories = (
+            Memory("frames", 3, network.window // 2),
+            Memory("upsampled", count, network.window - 1, scale, multiple=4),
+        )
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        frames, upsampled = memories
+        planes = self.network.planes
+        large = planes.upsample(planes.seen(pad_to_multiple(frame, 4).unsqueeze(1)).flatten(0, 1))
+        return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1)
+
+    def restore(self, *known: Tensor) -> Tensor:
+        frames, upsampled = known
+        return self.network.planes.finished(self.network.restore_planes(upsampled), frames[:, :3]).frames
 
 
 def _recognise_vdsr(state: Mapping[str, Tensor]) -> Published | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.interfaces import Upsampled, WindowNetwork
+from distill.interfaces import Memory, StreamStep, Upsampled, WindowNetwork
 from distill.layers import BicubicUpsample, crop_to, pad_to_multiple
 from students.vespcn_motion import WideMotion, compensated
 
@@ -50,8 +50,32 @@ class VESPCNStd(WindowNetwork):
     def reconstruct(self, window: Tensor) -> Upsampled:
         # the layers need no multiple, but exported files are handed frames padded to multiples of 4
         padded = pad_to_multiple(window, 4)
-        upsampled = self.upsample(padded.flatten(0, 1)).unflatten(0, window.shape[:2])
+        return self._restore(self.upsample(padded.flatten(0, 1)).unflatten(0, window.shape[:2]), window)
+
+    def step(self) -> StreamStep:
+        return _Step(self)
+
+    def _restore(self, upsampled: Tensor, like: Tensor) -> Upsampled:
+        """Windows (N, 3, 3, H, W) of upsampled frames of padded size; cropped to the size of `like`."""
         hr_features = self.body(torch.cat(compensated(self.motion, upsampled), 1))
         restored = Upsampled(upsampled[:, 1] + self.last(hr_features), hr_features, None)
-        height, width = window.shape[-2:]
+        height, width = like.shape[-2:]
         return restored.map(lambda field: crop_to(field, height * self.scale, width * self.scale))
+
+
+class _Step(StreamStep):
+    """Upsamples each frame once; motion is towards the centre, and is not shared."""
+
+    def __init__(self, network: VESPCNStd) -> None:
+        super().__init__()
+        self.network = network
+        self.memories = (Memory("frames", 3, 1), Memory("upsampled", 3, 2, network.scale, multiple=4))
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        frames, upsampled = memories
+        large = self.network.upsample(pad_to_multiple(frame, 4))
+        return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1)
+
+    def restore(self, *known: Tensor) -> Tensor:
+        frames, upsampled = known
+        return self.network._restore(upsampled.unflatten(1, (3, 3)), frames[:, :3]).frames

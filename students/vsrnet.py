@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import CheckpointError
-from distill.interfaces import Published, Upsampled, WindowNetwork, windows
+from distill.interfaces import Memory, Published, StreamStep, Upsampled, WindowNetwork, windows
 from distill.layers import Colour, pad_to_multiple
 from distill.tensor_names import demand
 from students.initial_weights import blind_to_brightness
@@ -110,6 +110,9 @@ class VSRNet(WindowNetwork):
         finished = self.planes.finished(restored, clip.flatten(0, 1))
         return finished.map(lambda field: field.unflatten(0, (batch, length)))
 
+    def step(self) -> StreamStep:
+        return _Step(self)
+
     def restore_planes(self, stacked: Tensor) -> Upsampled:
         """The published network itself, on planes of the final size, motion-compensated or not.
 
@@ -130,6 +133,60 @@ class VSRNet(WindowNetwork):
 
     def _from_first_layer(self, stacked: Tensor, middle: Tensor) -> Upsampled:
         """First-layer features (N, window * widths[0], H, W) and middle planes (N, C, H, W)."""
-        features = functional.relu(self.conv2(stacked))
+        return self._from_second_layer(self.conv2(stacked), middle)
+
+    def _from_second_layer(self, second: Tensor, middle: Tensor) -> Upsampled:
+        """Second-layer results (N, widths[1], H, W) and middle planes (N, C, H, W)."""
+        features = functional.relu(second)
         picture: Tensor = self.conv3(features)
         return Upsampled(picture + middle if self.base == "bicubic" else picture, features, None)
+
+
+class _Step(StreamStep):
+    """Applies the first layers once per frame, and adds what they mean for each later result to a sum at once.
+
+    The second layer, a convolution over the frames' features one after the other, is a sum of convolutions over each.
+    So a sum of `widths[1]` channels is remembered for every result that is not complete, where features would need
+    `widths[0]` for every frame and first layer. Sums are of another order than the windowed network's: equal to 1e-5.
+    """
+
+    def __init__(self, network: VSRNet) -> None:
+        super().__init__()
+        self.network = network
+        self.reach = reach = network.window // 2
+        self.width = network.conv2.out_channels
+        count, scale = network.planes.count, network.scale
+        self.memories = (
+            Memory("frames", 3, reach),
+            Memory("upsampled", count, reach, scale, multiple=4),
+            Memory("sums", self.width, 2 * reach, scale, multiple=4),
+        )
+        per_place = network.conv2.weight.detach().chunk(network.window, 1)
+        for index in range(reach + 1):
+            places = dict.fromkeys((index, network.window - 1 - index))
+            self.register_buffer(f"weight{index}", torch.cat([per_place[place] for place in places]), persistent=False)
+
+    def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        frames, upsampled, sums = memories
+        planes = self.network.planes
+        large = planes.upsample(planes.seen(pad_to_multiple(frame, 4).unsqueeze(1)).flatten(0, 1))
+        parts: dict[int, Tensor] = {}
+        for index, first in enumerate(self.network._first_layers()):
+            seen = functional.conv2d(
+                functional.relu(first(large)), self.get_buffer(f"weight{index}"), padding=self.network.conv2.padding
+            )
+            for place, part in zip((index, self.network.window - 1 - index), seen.split(self.width, 1), strict=False):
+                parts[place] = part
+        # the result that this frame completes sees it in the last place, the furthest one in the first
+        added = torch.cat([parts[place] for place in reversed(range(self.network.window))], 1)
+        complete = 2 * self.reach * self.width
+        sums = torch.cat((sums + added[:, :complete], added[:, complete:]), 1)
+        return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1), sums
+
+    def restore(self, *known: Tensor) -> Tensor:
+        frames, upsampled, sums = known
+        network = self.network
+        assert network.conv2.bias is not None
+        second = sums[:, : self.width] + network.conv2.bias[:, None, None]
+        restored = network._from_second_layer(second, upsampled[:, : network.planes.count])
+        return network.planes.finished(restored, frames[:, :3]).frames

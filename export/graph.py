@@ -1,0 +1,173 @@
+"""A network as every exporter takes it: named tensors of four axes in, named tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
+
+from distill.interfaces import Memory, StreamStep, WindowNetwork
+from export.deploy import deployed
+
+__all__ = ["SIZE_MULTIPLE", "Graph", "streaming_graph", "traced", "windowed_graph"]
+
+SIZE_MULTIPLE = 4
+"""Networks pad to multiples of 4; in a graph of free size the caller does, so that no size is frozen into it."""
+
+_TRACED = (24, 40)  # two sides that differ, so that neither is taken for the other
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is exported, as PyTorch still runs it.
+
+    Windowed, it takes the frames of a window, oldest first, `frame_0` to `frame_N`, each (1, 3, h, w), RGB in [0, 1],
+    and gives `restored`, (1, 3, scale*h, scale*w), not clamped: the middle one. Streaming, it takes `frame` and one
+    tensor `NAME` for each memory of the network's step, and gives `restored` and each memory anew, as `next_NAME`.
+
+    Attributes:
+        module: in eval mode, in float32; positional tensors in and a tuple of tensors out, in the order of the names.
+        inputs: examples by name.
+        outputs: their names.
+        memories: what a streaming graph remembers; empty for a windowed one.
+        free_size: whether height and width are left open (multiples of `SIZE_MULTIPLE`); the examples then have sizes
+            of no meaning.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    memories: tuple[Memory, ...]
+    free_size: bool
+
+
+def windowed_graph(network: WindowNetwork, size: tuple[int, int] | None) -> Graph:
+    """One window of frames -> the restored middle one, of the deployed copy; `network` stays as it is.
+
+    Args:
+        network: on any device, in any mode.
+        size: (height, width) of the low-resolution frames; None leaves both free.
+    """
+    height, width = size or _TRACED
+    frames = {f"frame_{place}": torch.zeros(1, 3, height, width) for place in range(network.window)}
+    return Graph(_Windowed(deployed(network).cpu()).eval(), frames, ("restored",), (), size is None)
+
+
+def streaming_graph(network: WindowNetwork, size: tuple[int, int] | None) -> Graph:
+    """A new frame and memories -> a restored frame and the next memories; otherwise as `windowed_graph`."""
+    height, width = size or _TRACED
+    step = deployed(network).cpu().step().eval()
+    memories = {memory.name: torch.zeros(memory.shape(height, width)) for memory in step.memories}
+    outputs = ("restored", *(f"next_{name}" for name in memories))
+    inputs = {"frame": torch.zeros(1, 3, height, width), **memories}
+    return Graph(_Streaming(step).eval(), inputs, outputs, step.memories, size is None)
+
+
+def traced(graph: Graph) -> ExportedProgram:
+    """The graph as torch.export sees it, without the fifth axis that windows have, where it can do without.
+
+    Raises:
+        Exception: whatever torch.export raises on what it cannot trace.
+    """
+    shapes = None
+    if graph.free_size:
+        # a side is 4 times a whole number, so padding to 4 is nothing and leaves the graph; 2, as 1 would be special
+        height, width = SIZE_MULTIPLE * Dim("_height", min=2), SIZE_MULTIPLE * Dim("_width", min=2)
+        enlarged = {memory.name: memory.enlarged for memory in graph.memories}
+        scales = [enlarged.get(name, 1) for name in graph.inputs]
+        shapes = (tuple({2: scale * height, 3: scale * width} for scale in scales),)
+    with torch.no_grad():
+        program = torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False)
+    _unstack(program.graph_module)
+    return program
+
+
+class _Windowed(nn.Module):
+    def __init__(self, network: WindowNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *frames: Tensor) -> tuple[Tensor]:
+        return (self.network.reconstruct(torch.stack(frames, 1)).frames,)
+
+
+class _Streaming(nn.Module):
+    def __init__(self, step: StreamStep) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *frame_and_memories: Tensor) -> tuple[Tensor, ...]:
+        restored_and_memories: tuple[Tensor, ...] = self.step(*frame_and_memories)
+        return restored_and_memories
+
+
+def _unstack(module: GraphModule) -> None:
+    """Replace what is taken out of a stack of tensors of batch 1 by those tensors, or by a concatenation of them.
+
+    Networks see a window (1, T, C, h, w); phone runtimes refuse five axes, or move the data for nothing.
+    """
+    stacks: dict[Node, list[Node]] = {}  # a (1, T, C, h, w) node, or one (T, 1, C, h, w) -> its T parts (1, C, h, w)
+    for node in list(module.graph.nodes):
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        if node.target is _ATEN.stack.default and node.args[1:] == (1,) and _shape(node)[0] == 1:
+            stacks[node] = list(source)  # type: ignore[arg-type]
+        elif node.target is _ATEN.unflatten.int and node.args[1] == 1 and len(_shape(node)) == 5:
+            stacks[node] = _channel_slices(node)
+        elif isinstance(source, Node) and source in stacks:
+            _take(node, stacks[source], stacks)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+_ATEN = torch.ops.aten
+_OPEN_END = 2**63 - 1  # of a slice
+
+
+def _channel_slices(node: Node) -> list[Node]:
+    source, _, (count, channels) = node.args
+    parts = []
+    with node.graph.inserting_before(node):
+        for place in range(count):  # type: ignore[arg-type]
+            bounds = (place * channels, (place + 1) * channels)  # type: ignore[operator]
+            part = node.graph.call_function(_ATEN.slice.Tensor, (source, 1, *bounds))
+            part.meta["val"] = node.meta["val"][:, place]
+            parts.append(part)
+    return parts
+
+
+def _take(node: Node, parts: list[Node], stacks: dict[Node, list[Node]]) -> None:
+    """Do what `node` does to a stack to its parts."""
+    axis = node.args[1] if len(node.args) > 1 else 0
+    if node.target is _ATEN.select.int and axis == 1:
+        node.replace_all_uses_with(parts[node.args[2]])  # type: ignore[index]
+    elif node.target is _ATEN.unbind.int and axis == 1:
+        for user in list(node.users):
+            user.replace_all_uses_with(parts[user.args[1]])  # type: ignore[index]
+    elif node.target is _ATEN.slice.Tensor and axis == 1:
+        stacks[node] = parts[slice(*node.args[2:])]  # type: ignore[misc]
+    elif node.target is _ATEN.slice.Tensor and node.args[2:] in ((), (None, None), (0, _OPEN_END)):
+        stacks[node] = parts
+    elif node.target is _ATEN.transpose.int and node.args[1:] == (0, 1):
+        stacks[node] = parts
+    elif node.target in (_ATEN.flatten.using_ints, _ATEN.view.default, _ATEN.reshape.default):
+        _merge(node, parts)
+
+
+def _merge(node: Node, parts: list[Node]) -> None:
+    """Merging the axis of parts with the batch or with the channels is a concatenation there."""
+    one = _shape(parts[0])
+    for axis in (0, 1):
+        if _shape(node) == [*one[:axis], one[axis] * len(parts), *one[axis + 1 :]]:
+            with node.graph.inserting_before(node):
+                together = node.graph.call_function(_ATEN.cat.default, (parts, axis))
+            together.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(together)
+            return
+
+
+def _shape(node: Node) -> list[int | torch.SymInt]:
+    return list(node.meta["val"].shape)
