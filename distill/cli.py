@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shlex
@@ -12,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import CheckFailed, ConfigError, DistillError, InputError
+from distill.cli_export import add_export_commands
+from distill.cli_parts import opened, progress, show
+from distill.errors import CheckFailed, ConfigError, DistillError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
-    import torch
-
-    from distill.interfaces import VideoNetwork, WindowNetwork
+    from distill.interfaces import VideoNetwork
 
 __all__ = ["main"]
 
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_training(commands)
     command = _add(commands, "eval", _eval, "measure PSNR and SSIM on clips of known truth")
-    command.add_argument("network", metavar="NETWORK", help="bicubic, a network's name, a run folder or a file")
+    command.add_argument("network", metavar="NETWORK", help="bicubic, a name, a run folder or a file, exported too")
     command.add_argument("--data", type=Path, required=True, help="videos, folders of frames, Vid4, REDS, Vimeo-90K")
     command.add_argument("--split", choices=("train", "test"), help="of layouts that have lists")
     command.add_argument("--degradation", help="bi, bd or bd-centred (default: what the network was trained on, or bi)")
@@ -87,18 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "upscale", _upscale, "a video in, a larger video out")
     command.add_argument("source", type=Path, metavar="IN", help="a video or a folder of frames")
     command.add_argument("target", type=Path, metavar="OUT", help="a video, or a folder for frames")
-    command.add_argument("--network", default="edvr", help="a name, a run folder or a file (default: edvr)")
+    command.add_argument(
+        "--network", default="edvr", help="a name, a run folder or a file, exported too (default: edvr)"
+    )
     command.add_argument("--device", default="auto")
-    command = _add(commands, "export", _export, "write a file that a phone's runtime reads, and prove it")
-    command.add_argument("network", metavar="RUN", help="a run folder, a file, or a network's name")
-    command.add_argument("--to", choices=("onnx",), required=True)
-    command.add_argument("--out", type=Path, help="folder (default: RUN/export, or runs/NAME/export)")
-    command.add_argument("--size", type=_size, help="fix the low resolution to WIDTHxHEIGHT (default: any)")
-    command.add_argument("--data", type=Path, help="footage for the proof (default: the held-out samples)")
-    command = _add(commands, "profile", _profile, "this host's latency of an exported or trained network")
-    command.add_argument("file", type=Path, metavar="FILE", help="an .onnx file, a run folder or a file of weights")
-    command.add_argument("--size", type=_size, help="low resolution, WIDTHxHEIGHT (default: the file's, or 180x120)")
-    command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
+    add_export_commands(commands, _add)
     _add(commands, "list", _list, "every network, its size and its cost")
     return parser
 
@@ -139,14 +131,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT -> (height, width)."""
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 180x120")
-    return int(height), int(width)
-
-
 def _train(options: argparse.Namespace) -> int:
     from distill.config import read_config, to_yaml
     from distill.recipe import prepare, run_recipe
@@ -170,11 +154,11 @@ def _train(options: argparse.Namespace) -> int:
     run = RunFolder(path if path is not None else _default_run(config.teacher, config.student))
     prepared = prepare(config, run, options.command_line)
     if options.dry_run:
-        _show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
         return _DONE
     results = run_recipe(prepared, options.command_line, state)
     lines = ["", *_contenders(results), "", f"student  {run.student}", "next:", *_next_commands(run.path)]
-    _show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
+    show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
     return _DONE
 
 
@@ -225,16 +209,16 @@ def _next_commands(run: Path) -> list[str]:
 def _eval(options: argparse.Namespace) -> int:
     from distill.data import find_clips
     from distill.evaluate import evaluate
-    from distill.recipe import check_degradation, open_network, pick_device
+    from distill.recipe import check_degradation, pick_device
 
     network: VideoNetwork | None = None
     degradation = options.degradation or "bi"
     if options.network != "bicubic":
-        network, described = open_network(options.network)
+        network, described = opened(options.network)
         degradation = options.degradation or described.degradation or "bi"
         check_degradation(options.network, described, degradation, force=options.force)
     clips = find_clips(options.data, options.split)
-    with _progress(options, sum(clip.length for clip in clips), "frame") as update:
+    with progress(options, sum(clip.length for clip in clips), "frame") as update:
         result = evaluate(
             network,
             clips,
@@ -245,88 +229,22 @@ def _eval(options: argparse.Namespace) -> int:
             device=pick_device(options.device),
             progress=update,
         )
-    _show(options, result.to_json(), result.table())
+    show(options, result.to_json(), result.table())
     return _DONE
 
 
 def _upscale(options: argparse.Namespace) -> int:
-    from distill.recipe import open_network, pick_device
+    from distill.recipe import pick_device
     from distill.upscale import upscale
 
-    network, _ = open_network(options.network)
-    with _progress(options, None, "frame") as update:
+    network, _ = opened(options.network)
+    with progress(options, None, "frame") as update:
         result = upscale(network, options.source, options.target, device=pick_device(options.device), progress=update)
     height, width = result.size
     sound = "with sound" if result.audio else "without sound"
     text = f"{options.target}  {result.frames} frames  {width}x{height}  {sound}  {result.seconds:.1f} s"
     facts = {"file": str(options.target), "frames": result.frames, "width": width, "height": height}
-    _show(options, {**facts, "audio": result.audio, "seconds": result.seconds}, text)
-    return _DONE
-
-
-def _export(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from distill.checkpoint import replacing
-    from distill.recipe import open_network
-    from export.artifact import export_line
-    from export.parity import onnx_parity
-    from export.to_onnx import export_onnx
-
-    network, described = open_network(options.network)
-    network = _window_network(network, options.network)
-    run = Path(options.network)
-    out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
-    clips = _proof_clips(options.data, None if options.size else described.degradation or "bi", network.scale)
-    target = out / _artifact_name(run)
-    with replacing(target) as unproven:
-        artifact = export_onnx(network, unproven, metadata=described.as_text(), size=options.size)
-        parity = onnx_parity(network, unproven, clips)
-    artifact = replace(artifact, path=target)
-    facts = {"file": str(artifact.path), "format": artifact.format, "bytes": artifact.bytes, "sha256": artifact.sha256}
-    proof = {"max_abs": parity.max_abs, "psnr_db": parity.psnr_db, "sizes": [list(size) for size in parity.sizes]}
-    _show(options, {**facts, "metadata": artifact.metadata, "parity": proof}, export_line(artifact, parity.max_abs))
-    return _DONE
-
-
-def _window_network(network: VideoNetwork, name: str) -> WindowNetwork:
-    from distill.interfaces import WindowNetwork
-
-    if not isinstance(network, WindowNetwork):
-        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported so far.")
-    return network
-
-
-def _artifact_name(run: Path) -> str:
-    return "student.onnx" if run.is_dir() else f"{run.stem}.onnx"
-
-
-def _proof_clips(data: Path | None, degradation: str | None, scale: int) -> list[torch.Tensor]:
-    """Two clips (7, 3, h, w) of real frames, degraded; None leaves them as large as they are, for a fixed size."""
-    import torch
-
-    from distill.data import degrade, find_clips, sample_clips
-
-    proofs = []
-    for clip in find_clips(sample_clips("held_out") if data is None else data)[:2]:
-        frames = torch.stack([torch.from_numpy(frame) for frame in clip.frames(0, 7)]).permute(0, 3, 1, 2)
-        height, width = (side // scale * scale for side in frames.shape[-2:])
-        footage = frames[..., :height, :width].float() / 255
-        proofs.append(footage if degradation is None else degrade(footage, degradation, scale))
-    return proofs
-
-
-def _profile(options: argparse.Namespace) -> int:
-    from distill.recipe import open_network
-    from export.latency import document, profile_onnx, profile_torch, table
-
-    threads = options.threads or sorted({1, os.cpu_count() or 1})
-    if options.file.suffix == ".onnx":
-        rows = profile_onnx(options.file, size=options.size, threads=threads)
-    else:
-        network, _ = open_network(str(options.file))
-        rows = profile_torch(_window_network(network, str(options.file)), size=options.size, threads=threads)
-    _show(options, document(rows), table(rows))
+    show(options, {**facts, "audio": result.audio, "seconds": result.seconds}, text)
     return _DONE
 
 
@@ -334,24 +252,5 @@ def _list(options: argparse.Namespace) -> int:
     from distill.costs import cost_table, costs
 
     rows = costs()
-    _show(options, rows, cost_table(rows))
+    show(options, rows, cost_table(rows))
     return _DONE
-
-
-def _progress(options: argparse.Namespace, total: int | None, unit: str) -> Any:
-    """A bar on a terminal, silence elsewhere; a context manager that gives the function to call."""
-    from contextlib import contextmanager
-
-    from tqdm import tqdm
-
-    @contextmanager
-    def bar() -> Any:
-        with tqdm(total=total, unit=unit, disable=True if options.json else None, dynamic_ncols=True) as progress:
-            yield progress.update
-
-    return bar()
-
-
-def _show(options: argparse.Namespace, document: Any, text: str) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else text + "\n")
-    sys.stdout.flush()

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from distill.data import FrameFolder
+from distill.data import FrameFolder, shots
 from distill.data.decoded import UNSPECIFIED, UprightRgb, quarter_turns
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork
@@ -75,10 +76,11 @@ def upscale(
 ) -> UpscaleResult:
     """Upscale a video or a folder of frames, a few frames in memory at a time.
 
-    Every frame keeps its time stamp, also at a variable frame rate, and the main sound track is copied bit by bit.
-    Frames noted as turned are written upright. A video is encoded as H.264 (CRF 16, 4:2:0, 8 bit) with the BT.709
-    matrix in limited range, so tagged, whatever the source's; its primaries and transfer function stay. Subtitles and
-    further sound tracks are left out. What is written appears at `target` only when it is complete.
+    Shots are restored apart: at a hard cut the network starts anew. Every frame keeps its time stamp, also at a
+    variable frame rate, and the main sound track is copied bit by bit. Frames noted as turned are written upright. A
+    video is encoded as H.264 (CRF 16, 4:2:0, 8 bit) with the BT.709 matrix in limited range, so tagged, whatever the
+    source's; its primaries and transfer function stay. Subtitles and further sound tracks are left out. What is
+    written appears at `target` only when it is complete.
 
     Args:
         network: what upscales; it is moved to `device` and left in evaluation mode.
@@ -161,13 +163,15 @@ def _upscaled(network: VideoNetwork, footage: _Footage, device: torch.device | s
     """Larger frames with the time stamps of those they were made from."""
     stamps: deque[int] = deque()
 
-    def low_resolution() -> Iterator[Tensor]:
-        for pixels, stamp in footage.frames:
+    def low_resolution(shot: Iterator[tuple[_Pixels, int]]) -> Iterator[Tensor]:
+        for pixels, stamp in shot:
             stamps.append(stamp)
             yield torch.from_numpy(pixels).to(device).permute(2, 0, 1).float() / 255
 
-    for restored in network.stream(low_resolution()):
-        yield to_8_bit(restored).permute(1, 2, 0).contiguous().cpu().numpy(), stamps.popleft()
+    # a window that spans a cut would mix two pictures
+    for shot in shots(footage.frames, itemgetter(0)):
+        for restored in network.stream(low_resolution(shot)):
+            yield to_8_bit(restored).permute(1, 2, 0).contiguous().cpu().numpy(), stamps.popleft()
 
 
 # --- reading ---

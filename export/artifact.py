@@ -70,6 +70,8 @@ def replacing_whole(target: Path) -> Iterator[Path]:
             yield temporary
             if target.is_dir():
                 shutil.rmtree(target)
+            elif temporary.is_dir():
+                target.unlink(missing_ok=True)
             temporary.replace(target)
     except OSError as error:
         reason = error.strerror or error

@@ -50,7 +50,11 @@ class ExportedNetwork(VideoNetwork):
         self.path = path
         self.program = kind.open(path, threads)
         facts = self.program.metadata
-        self.scale, self.window, self.streaming = int(facts["scale"]), int(facts["window"]), facts["mode"] == "streaming"
+        self.scale, self.window, self.streaming = (
+            int(facts["scale"]),
+            int(facts["window"]),
+            facts["mode"] == "streaming",
+        )
         self.sizes = [tuple(map(int, size.split("x"))) for size in facts.get("sizes", "").split()]
         self._multiple = int(facts.get("size_multiple", 1))
         outside = facts["memories_inside"] == "no"
@@ -66,24 +70,24 @@ class ExportedNetwork(VideoNetwork):
 
     def inputs_of(self, frames: Iterable[Tensor]) -> Iterator[dict[str, Array]]:
         """What each run takes for these frames, in order; a streaming file is run for it, a windowed one is not."""
-        return self._fed(frames) if self.streaming else (inputs for _, inputs in self._windows(frames))
+        return (inputs for inputs, *_ in (self._steps(frames) if self.streaming else self._windows(frames)))
 
-    def _windows(self, frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, dict[str, Array]]]:
-        """The middle frame, and the inputs."""
+    def restore_window(self, window: Tensor) -> Tensor:
+        """One run of a windowed file: (window, 3, h, w) -> the restored middle frame (3, scale*h, scale*w)."""
+        inputs = {f"frame_{place}": self._fitted(frame) for place, frame in enumerate(window)}
+        return self._cropped(self.program.run(inputs)["restored"], window[self.window // 2])
+
+    def _windows(self, frames: Iterable[Tensor]) -> Iterator[tuple[dict[str, Array], Tensor]]:
+        """The inputs of each run, and the middle frame."""
         ring: deque[tuple[Tensor, Array]] = deque(maxlen=self.window)
         for frame in repeat_edges(frames, self.window // 2):
             ring.append((frame, self._fitted(frame)))
             if len(ring) == self.window:
-                yield ring[self.window // 2][0], {f"frame_{place}": array for place, (_, array) in enumerate(ring)}
+                yield {f"frame_{place}": array for place, (_, array) in enumerate(ring)}, ring[self.window // 2][0]
 
     def _stream_windows(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        for frame, inputs in self._windows(frames):
+        for inputs, frame in self._windows(frames):
             yield self._cropped(self.program.run(inputs)["restored"], frame)
-
-    def _fed(self, frames: Iterable[Tensor]) -> Iterator[dict[str, Array]]:
-        """Inputs for each frame in turn; the memories in them come from running the file on those before."""
-        for inputs, _, _ in self._steps(frames):
-            yield inputs
 
     def _stream_frame_by_frame(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         for place, (_, restored, frame) in enumerate(self._steps(frames)):

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.errors import ConfigError, InputError
 from distill.interfaces import WindowNetwork
+from distill.registry import did_you_mean
 from export.artifact import Artifact, bytes_of, sha256_of
 from export.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
 from export.program import Program
 
-__all__ = ["FORMATS", "GIVEN_METADATA", "Format", "Order", "export", "format_of"]
+__all__ = ["FORMATS", "GIVEN_METADATA", "Format", "Order", "export", "format_named", "format_of"]
 
 GIVEN_METADATA = ("network", "keywords", "degradation", "provenance")
 """What the caller must tell of a network, because only its checkpoint knows."""
@@ -149,6 +151,21 @@ FORMATS = (
 )  # fmt: skip
 
 
+def format_named(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for each in FORMATS:
+        if each.name == name:
+            return each
+    raise ConfigError(
+        f"There is no format {name!r}.{did_you_mean(name, [each.name for each in FORMATS])} Known: "
+        f"{', '.join(each.name for each in FORMATS)}."
+    )
+
+
 def format_of(path: Path) -> Format:
     """The format that files of this name have.
 
@@ -180,7 +197,7 @@ def export(order: Order, kind: Format, target: Path) -> Artifact:
     return Artifact(target, kind.name, order.precision, bytes_of(target), sha256_of(target), seconds)
 
 
-def _function(reference: str) -> Callable[..., object]:
+def _function(reference: str) -> Callable[..., Any]:
     module, _, name = reference.partition(":")
-    function: Callable[..., object] = getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,10 +113,12 @@ def _unstack(module: GraphModule) -> None:
     """
     stacks: dict[Node, list[Node]] = {}  # a (1, T, C, h, w) node, or one (T, 1, C, h, w) -> its T parts (1, C, h, w)
     for node in list(module.graph.nodes):
-        source = node.args[0] if node.op == "call_function" and node.args else None
-        if node.target is _ATEN.stack.default and node.args[1:] == (1,) and _shape(node)[0] == 1:
-            stacks[node] = list(source)  # type: ignore[arg-type]
-        elif node.target is _ATEN.unflatten.int and node.args[1] == 1 and len(_shape(node)) == 5:
+        if node.op != "call_function" or not node.args:
+            continue
+        source, *rest = _arguments(node)
+        if node.target is _ATEN.stack.default and rest == [1] and _shape(node)[0] == 1:
+            stacks[node] = list(source)
+        elif node.target is _ATEN.unflatten.int and rest[0] == 1 and len(_shape(node)) == 5:
             stacks[node] = _channel_slices(node)
         elif isinstance(source, Node) and source in stacks:
             _take(node, stacks[source], stacks)
@@ -124,16 +127,19 @@ def _unstack(module: GraphModule) -> None:
 
 
 _ATEN = torch.ops.aten
-_OPEN_END = 2**63 - 1  # of a slice
+_WHOLE: tuple[list[Any], ...] = ([], [None, None], [0, 2**63 - 1])  # bounds of a slice that takes everything
+
+
+def _arguments(node: Node) -> tuple[Any, ...]:
+    return node.args
 
 
 def _channel_slices(node: Node) -> list[Node]:
-    source, _, (count, channels) = node.args
+    source, _, (count, channels) = _arguments(node)
     parts = []
     with node.graph.inserting_before(node):
-        for place in range(count):  # type: ignore[arg-type]
-            bounds = (place * channels, (place + 1) * channels)  # type: ignore[operator]
-            part = node.graph.call_function(_ATEN.slice.Tensor, (source, 1, *bounds))
+        for place in range(count):
+            part = node.graph.call_function(_ATEN.slice.Tensor, (source, 1, place * channels, (place + 1) * channels))
             part.meta["val"] = node.meta["val"][:, place]
             parts.append(part)
     return parts
@@ -141,17 +147,18 @@ def _channel_slices(node: Node) -> list[Node]:
 
 def _take(node: Node, parts: list[Node], stacks: dict[Node, list[Node]]) -> None:
     """Do what `node` does to a stack to its parts."""
-    axis = node.args[1] if len(node.args) > 1 else 0
+    _, *rest = _arguments(node)
+    axis = rest[0] if rest else 0
     if node.target is _ATEN.select.int and axis == 1:
-        node.replace_all_uses_with(parts[node.args[2]])  # type: ignore[index]
+        node.replace_all_uses_with(parts[rest[1]])
     elif node.target is _ATEN.unbind.int and axis == 1:
         for user in list(node.users):
-            user.replace_all_uses_with(parts[user.args[1]])  # type: ignore[index]
+            user.replace_all_uses_with(parts[_arguments(user)[1]])
     elif node.target is _ATEN.slice.Tensor and axis == 1:
-        stacks[node] = parts[slice(*node.args[2:])]  # type: ignore[misc]
-    elif node.target is _ATEN.slice.Tensor and node.args[2:] in ((), (None, None), (0, _OPEN_END)):
-        stacks[node] = parts
-    elif node.target is _ATEN.transpose.int and node.args[1:] == (0, 1):
+        stacks[node] = parts[slice(*rest[1:])]
+    elif (node.target is _ATEN.slice.Tensor and rest[1:] in _WHOLE) or (
+        node.target is _ATEN.transpose.int and rest == [0, 1]
+    ):
         stacks[node] = parts
     elif node.target in (_ATEN.flatten.using_ints, _ATEN.view.default, _ATEN.reshape.default):
         _merge(node, parts)

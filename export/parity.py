@@ -6,87 +6,24 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill.errors import CheckFailed, InputError
+from distill.errors import CheckFailed
 from distill.interfaces import WindowNetwork, windows
-from distill.layers import crop_to, pad_to_multiple
-from export.artifact import read_metadata
-from export.runtime import open_session
+from distill.layers import crop_to
+from export.exported import ExportedNetwork
 
-__all__ = ["OnnxNetwork", "Parity", "onnx_parity"]
+__all__ = ["FLOORS", "Parity", "floor_of", "parity"]
 
+FLOORS = {"fp32": 90.0, "fp16": 50.0, "int8": 40.0, "w8": 45.0, "p6": 40.0, "p4": 30.0}
+"""PSNR against PyTorch, in dB, under which an export of that precision fails unless the user says otherwise.
 
-class OnnxNetwork:
-    """An exported file as a function of windows, run by ONNX Runtime on this host's CPU.
-
-    Args:
-        path: a file that `export_onnx` wrote.
-        threads: that compute together; None leaves the choice to the runtime.
-
-    Attributes:
-        metadata: what stands in the file.
-        scale: spatial factor.
-        window: frames seen.
-        size: (height, width) of the frames where the file fixes them, else None.
-        providers: what the runtime says it runs on.
-
-    Raises:
-        InputError: the file is missing, is not ONNX, was not written by this project or does not load.
-    """
-
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.metadata = read_metadata(path)
-        try:
-            self._session = open_session(path, threads)
-        except Exception as error:  # the runtime's exceptions have no other base
-            reason = str(error).splitlines()[0]
-            raise InputError(f"ONNX Runtime cannot load {path} ({reason}): export it again.") from error
-        self.scale, self.window = int(self.metadata["scale"]), int(self.metadata["window"])
-        self.providers: list[str] = self._session.get_providers()
-        height, width = self._session.get_inputs()[0].shape[-2:]  # names where they are free
-        self.size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-    def __call__(self, window: Tensor) -> Tensor:
-        """Restore the middle frame: (1, window, 3, h, w) in [0, 1], any size -> (1, 3, scale*h, scale*w).
-
-        Raises:
-            InputError: the shape is not what the file takes.
-        """
-        height, width = window.shape[-2:]
-        frame = torch.from_numpy(self.run(self.fitted(window)))
-        return crop_to(frame, height * self.scale, width * self.scale)
-
-    def fitted(self, window: Tensor) -> npt.NDArray[np.float32]:
-        """The window as the graph takes it: padded to `size_multiple` by repeating the last row and column.
-
-        Raises:
-            InputError: the shape is not what the file takes.
-        """
-        shape, size = tuple(window.shape), self.size or tuple(window.shape[-2:])
-        if shape != (1, self.window, 3, *size):
-            wanted = (1, self.window, 3, *(self.size or ("height", "width")))
-            raise InputError(f"The window has shape {shape}, but the file takes {wanted}.".replace("'", ""))
-        multiple = int(self.metadata.get("size_multiple", 1))
-        return pad_to_multiple(window.detach().cpu().float(), multiple).contiguous().numpy()
-
-    def run(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The bare graph, for a window that `fitted` made: this is what latency means.
-
-        Raises:
-            CheckFailed: the runtime cannot compute it, as where an export froze another size into the graph.
-        """
-        try:
-            (frame,) = self._session.run(None, {"window": window})
-        except Exception as error:  # as above
-            reason = str(error).splitlines()[0]
-            raise CheckFailed(f"ONNX Runtime fails on a window of shape {window.shape}: {reason}") from error
-        return frame  # type: ignore[no-any-return]
+Far under what sound exports reach (about 120, 70, 50, 60, 55 and 43), so that what fails is broken. What a precision
+costs in quality is told against truth, see `export.quality`.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,62 +33,86 @@ class Parity:
     Attributes:
         max_abs: largest difference of any value, in units of the colour range [0, 1].
         psnr_db: of the file's frames against the network's, RGB, nothing cropped, not clamped; infinite when equal.
+        frames: how many were compared.
         sizes: (height, width) of the low-resolution frames compared.
     """
 
     max_abs: float
     psnr_db: float
+    frames: int
     sizes: tuple[tuple[int, int], ...]
 
+    def document(self) -> dict[str, Any]:
+        """What json.dumps can write; `psnr_db` is null where all is equal."""
+        psnr = self.psnr_db if math.isfinite(self.psnr_db) else None
+        return {"max_abs": self.max_abs, "psnr_db": psnr, "frames": self.frames, "sizes": list(map(list, self.sizes))}
 
-def onnx_parity(network: WindowNetwork, path: Path, clips: Iterable[Tensor], *, tolerance: float = 1e-4) -> Parity:
-    """Compare a file with its network on real frames, whole and cropped to another aspect.
 
-    The middle frame of every clip is restored by both. Where the file leaves the size free, the clip's own size
-    and a crop of odd sides are compared, so that padding is too; where it does not, the file's size alone.
+def floor_of(exported: ExportedNetwork) -> float:
+    """The floor in dB where the user gives none: that of the file's precision, or of its memories' where it is less."""
+    facts = exported.program.metadata
+    floor = FLOORS[facts["precision"]]
+    return min(floor, FLOORS["fp16"]) if facts["memory_type"] == "float16" else floor
+
+
+def parity(
+    network: WindowNetwork, exported: ExportedNetwork, clips: Iterable[Tensor], *, floor: float | None = None
+) -> Parity:
+    """Compare a file with its network on real frames.
+
+    Every frame of each clip is restored by a streaming file, the middle one by a windowed file, and by the network from
+    the window of frames around it. Where the file leaves the size free, the first clip is also compared cropped to odd
+    sides, so that padding is too.
 
     Args:
         network: what was exported, on any device, in any mode; it is not changed.
-        path: the file.
-        clips: low-resolution clips (T, 3, h, w), RGB in [0, 1].
-        tolerance: largest difference allowed.
+        exported: the file.
+        clips: low-resolution clips (T, 3, h, w), RGB in [0, 1], of a size that the file takes.
+        floor: PSNR in dB that is demanded; None for `floor_of(exported)`.
 
     Raises:
-        InputError: the file cannot be used, or a clip is smaller than the size that the file fixes.
-        CheckFailed: the difference is larger.
+        InputError: the file does not take a clip's size.
+        CheckFailed: the file is further off, or gives no numbers.
     """
     reference = copy.deepcopy(network).cpu().eval()
-    exported = OnnxNetwork(path)
+    floor = floor_of(exported) if floor is None else floor
     differences, sizes = [], []
-    for clip in clips:
-        middle = windows(clip[None], network.window)[:, clip.shape[0] // 2].cpu().float()
-        for window in _crops(middle, exported.size):
-            with torch.inference_mode():
-                expected = reference.reconstruct(window).frames
-            differences.append((exported(window) - expected).flatten())
-            sizes.append((window.shape[-2], window.shape[-1]))
+    for clip in _variants(clips, free=not exported.sizes):
+        for ours, theirs in _pairs(reference, exported, clip.cpu().float()):
+            differences.append((theirs - ours).flatten())
+        sizes.append((clip.shape[-2], clip.shape[-1]))
     if not differences:
         raise ValueError("parity needs at least one clip")
     difference = torch.cat(differences).double()
-    max_abs, error = difference.abs().max().item(), difference.square().mean().item()
-    parity = Parity(max_abs, math.inf if error == 0 else -10 * math.log10(error), tuple(dict.fromkeys(sizes)))
-    if not max_abs <= tolerance:  # also when it is not a number
+    error = difference.square().mean().item()
+    psnr = math.inf if error == 0 else -10 * math.log10(error)
+    result = Parity(difference.abs().max().item(), psnr, len(differences), tuple(dict.fromkeys(sizes)))
+    if not psnr >= floor:  # also when it is not a number
         raise CheckFailed(
-            f"{path} differs from the PyTorch network by {max_abs:.1e}, but {tolerance:.0e} is allowed: "
-            "check that both hold the same weights, and do not ship this file."
+            f"{exported.path.name} differs from the PyTorch network: {psnr:.1f} dB (max |difference| "
+            f"{result.max_abs:.1e}), under the floor of {floor:g} dB: do not ship it; --floor sets another floor."
         )
-    return parity
+    return result
 
 
-def _crops(window: Tensor, size: tuple[int, int] | None) -> Iterator[Tensor]:
-    height, width = window.shape[-2:]
-    if size is None:
-        yield window
-        yield crop_to(window, height * 2 // 3 | 1, width // 2 | 1)  # odd, so it must be padded
-        return
-    if height < size[0] or width < size[1]:
-        raise InputError(
-            f"The file takes frames of {size[0]}x{size[1]}, but the clip's have {height}x{width}: "
-            "compare on a larger clip."
-        )
-    yield crop_to(window, *size)
+def _variants(clips: Iterable[Tensor], *, free: bool) -> Iterator[Tensor]:
+    for place, clip in enumerate(clips):
+        yield clip
+        if free and place == 0:
+            height, width = clip.shape[-2:]
+            yield crop_to(clip, height * 2 // 3 | 1, width // 2 | 1)  # odd, so it must be padded
+
+
+def _pairs(network: WindowNetwork, exported: ExportedNetwork, clip: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frames (3, H, W) by the network and by the file."""
+    middle = clip.shape[0] // 2
+    wanted = windows(clip[None], network.window)[0]
+    if exported.streaming:
+        restored: Iterable[Tensor] = exported.stream(clip)
+    else:
+        # what comes of repeated edges is no matter of the file, and one run is enough of a proof
+        wanted = wanted[middle : middle + 1]
+        restored = map(exported.restore_window, wanted)
+    with torch.inference_mode():
+        for window, theirs in zip(wanted, restored, strict=True):
+            yield network.reconstruct(window[None]).frames[0], theirs

@@ -35,11 +35,12 @@ def deform_conv3d(features: Tensor, offset: Tensor, weight: Tensor, bias: Tensor
     place_y = tap_y[:, None, None] + torch.arange(height, device=device, dtype=dtype)[:, None]
     place_x = tap_x[:, None, None] + torch.arange(width, device=device, dtype=dtype)
     frames = functional.pad(features, (0, 0, 0, 0, depth // 2, depth // 2)).transpose(1, 2)
-    moves = offset.transpose(1, 2).unflatten(2, (depth, taps, 2))  # (N, T, kt, kh*kw, 2, H, W)
+    moves = offset.transpose(1, 2).flatten(0, 1)  # (N*T, 2*K, H, W); no tensor has over five axes, Core ML's limit
     result = None
     for tap in range(depth):
-        y = place_y + moves[:, :, tap, :, 0]
-        x = place_x + moves[:, :, tap, :, 1]
+        first, end = 2 * taps * tap, 2 * taps * (tap + 1)
+        y = place_y + moves[:, first:end:2]
+        x = place_x + moves[:, first + 1 : end : 2]
         grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)
         samples = functional.grid_sample(
             frames[:, tap : tap + length].reshape(batch * length, channels, height, width),

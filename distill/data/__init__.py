@@ -7,7 +7,7 @@ from distill.data.crops import Batch, CropSampler
 from distill.data.degradation import DEGRADATIONS, bicubic_upsample, degrade
 from distill.data.layouts import find_clips
 from distill.data.samples import sample_clips
-from distill.data.shots import cuts
+from distill.data.shots import cuts, shots
 
 __all__ = [
     "DEGRADATIONS",
@@ -21,4 +21,5 @@ __all__ = [
     "degrade",
     "find_clips",
     "sample_clips",
+    "shots",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distill.data import VideoClip, cuts, find_clips, sample_clips
+from distill.data import VideoClip, cuts, find_clips, sample_clips, shots
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "clips"
 SAMPLES = {clip.name: np.stack(list(clip.frames())) for clip in find_clips(sample_clips("train").parent)}
@@ -74,3 +74,16 @@ def test_the_cuts_of_edited_footage_are_found() -> None:
 )
 def test_moving_single_shots_have_no_cut(name: str) -> None:
     assert cuts(read(name, 30, 60)) == []
+
+
+@pytest.mark.parametrize("order", list(permutations(["train/street", "held_out/flower", "held_out/road"])))
+@pytest.mark.parametrize("lengths", [(6, 3, 6), (1, 9, 2), (12, 1, 5), (2, 2, 2), (14, 14, 1)])
+def test_a_stream_is_split_where_cuts_are(order: tuple[str, ...], lengths: tuple[int, ...]) -> None:
+    joined = np.concatenate([SAMPLES[name][:length] for name, length in zip(order, lengths, strict=True)])
+    split = [list(shot) for shot in shots(enumerate(joined), lambda item: item[1])]
+    assert [number for shot in split for number, _ in shot] == list(range(len(joined)))
+    assert [shot[0][0] for shot in split] == [0, *cuts(joined)]
+
+
+def test_a_stream_of_nothing_has_no_shots() -> None:
+    assert list(shots([], lambda frame: frame)) == []

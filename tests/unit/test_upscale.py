@@ -205,7 +205,7 @@ def test_frames_are_read_when_their_turn_comes(tmp_path: Path) -> None:
 
     def progress(count: int) -> None:
         counted.append(count)
-        if len(counted) == 8:  # frames up to the tenth are in the window by now
+        if len(counted) == 4:  # two frames more are in the window by now, and four wait for whether a cut comes
             Image.fromarray(given).save(tmp_path / "in" / "frame11.png")
 
     upscale(Nearest(), tmp_path / "in", tmp_path / "out", progress=progress)

@@ -1,0 +1,95 @@
+"""The commands about what leaves the house: `distill export`, `profile`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.cli_parts import show, size
+from distill.errors import InputError
+
+if TYPE_CHECKING:
+    from distill.data import Clip
+    from distill.interfaces import VideoNetwork, WindowNetwork
+
+__all__ = ["add_export_commands"]
+
+_DONE = 0
+
+
+def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the sub-commands; `add` makes one."""
+    command = add(commands, "export", _export, "write files that a phone's runtime reads, and prove them")
+    command.add_argument("network", metavar="RUN", help="a run folder, a file of weights, or a network's name")
+    command.add_argument("--to", required=True, metavar="FORMAT", help="onnx, coreml, litert, executorch or ncnn")
+    command.add_argument("--precision", nargs="+", metavar="P", help="one file each (default: the format's first)")
+    command.add_argument("--streaming", action="store_true", help="one new frame and memories in, one frame out")
+    command.add_argument("--out", type=Path, help="folder (default: RUN/export, or runs/NAME/export)")
+    command.add_argument(
+        "--size", type=size, nargs="+", default=[], metavar="WxH", help="low resolution (default: any)"
+    )
+    command.add_argument("--data", type=Path, help="footage to calibrate and prove on (default: the samples)")
+    command.add_argument("--floor", type=float, metavar="DB", help="PSNR against PyTorch under which it fails")
+    command.add_argument("--sensitivity", action="store_true", help="int8: tell what each layer costs")
+    command.add_argument("--ort", action="store_true", help="onnx: also the reduced .ort form")
+    command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: 16, streaming 18)")
+    command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from distill.recipe import open_network
+    from export.delivery import deliver, file_name
+    from export.formats import Order, format_named
+
+    kind = format_named(options.to)
+    network, described = open_network(options.network)
+    network = _window_network(network, options.network)
+    run = Path(options.network)
+    out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
+    stem = "student" if run.is_dir() else run.stem
+    degradation = described.degradation or "bi"
+    proof, calibration = _clips(options.data, "held_out"), _clips(options.data, "train")
+    deliveries = []
+    for precision in options.precision or [kind.precisions[0]]:
+        order = Order(
+            network=network,
+            metadata=described.as_text(),
+            precision=precision,
+            streaming=options.streaming,
+            sizes=tuple(options.size),
+            clips=_calibration(calibration, degradation, network.scale, options.size, precision),
+            ios=options.ios or (18 if options.streaming else 16),
+            images=options.images,
+        )
+        target = out / file_name(stem, kind, order)
+        delivery = deliver(order, kind, target, proof, degradation, floor=options.floor)
+        deliveries.append(delivery)
+        if not options.json:
+            show(options, None, delivery.text())
+    if options.json:
+        show(options, [delivery.document() for delivery in deliveries], "")
+    return _DONE
+
+
+def _calibration(clips: list[Clip], degradation: str, scale: int, sizes: list[tuple[int, int]], precision: str) -> Any:
+    from export.footage import low_resolution_clips
+
+    if precision != "int8":
+        return ()
+    return low_resolution_clips(clips, degradation, scale, sizes[0] if sizes else None, count=3)
+
+
+def _clips(data: Path | None, samples: Any) -> list[Clip]:
+    from distill.data import find_clips, sample_clips
+
+    return list(find_clips(sample_clips(samples) if data is None else data))
+
+
+def _window_network(network: VideoNetwork, name: str) -> WindowNetwork:
+    from distill.interfaces import WindowNetwork
+
+    if not isinstance(network, WindowNetwork):
+        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported so far.")
+    return network

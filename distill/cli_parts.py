@@ -1,0 +1,66 @@
+"""What the modules of the command share: how results are shown, and how a network is opened."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# torch and the rest are imported by the command that needs them, so that --help answers at once
+if TYPE_CHECKING:
+    from distill.checkpoint import Described
+    from distill.interfaces import VideoNetwork
+
+__all__ = ["is_exported", "opened", "progress", "show", "size"]
+
+
+def opened(name: str) -> tuple[VideoNetwork, Described]:
+    """A network by its name, its weights, its run folder, or an exported file."""
+    from distill.recipe import open_network
+
+    return _opened_file(Path(name)) if is_exported(Path(name)) else open_network(name)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the name is that of an exported file."""
+    from export.formats import FORMATS
+
+    return path.name.endswith(tuple(each.suffix for each in FORMATS))
+
+
+def _opened_file(path: Path) -> tuple[VideoNetwork, Described]:
+    from distill.checkpoint import Described
+    from export.exported import open_exported
+
+    exported = open_exported(path)
+    facts = exported.program.metadata
+    degradation = facts["degradation"]
+    known = None if degradation == "unknown" else degradation
+    return exported, Described(facts["network"], json.loads(facts["keywords"]), known)
+
+
+def size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT -> (height, width)."""
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 180x120")
+    return int(height), int(width)
+
+
+@contextmanager
+def progress(options: argparse.Namespace, total: int | None, unit: str) -> Iterator[Any]:
+    """A bar on a terminal, silence elsewhere; gives the function to call."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, disable=True if options.json else None, dynamic_ncols=True) as bar:
+        yield bar.update
+
+
+def show(options: argparse.Namespace, document: Any, text: str) -> None:
+    """One JSON document or the text, on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else text + "\n")
+    sys.stdout.flush()
