@@ -148,6 +148,8 @@ class Format:
 FORMATS = (
     Format("onnx", ".onnx", ("fp32", "fp16", "int8"), "export.to_onnx:write", "export.onnx_program:load",
            "onnxruntime", None, "free"),
+    Format("coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write",
+           "export.coreml_program:load", "coremltools", None, "several"),
 )  # fmt: skip
 
 
