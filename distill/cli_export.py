@@ -1,4 +1,4 @@
-"""The commands about what leaves the house: `distill export`, `profile`."""
+"""The commands about what leaves the house: `distill export`, `profile`, `plan`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,11 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
     command.add_argument("--ort", action="store_true", help="onnx: also the reduced .ort form")
     command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: 16, streaming 18)")
     command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
+    command = add(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
+    command.add_argument("student", metavar="STUDENT", help="a student's name, or a file of its weights")
+    command.add_argument("--size", type=size, required=True, metavar="WxH", help="low resolution")
+    command.add_argument("--budget", required=True, help="of one frame, such as 16ms or 60fps")
+    command.add_argument("--device", default="host", help="a shipped table's name, or a file of your own")
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -70,6 +75,14 @@ def _export(options: argparse.Namespace) -> int:
             show(options, None, delivery.text())
     if options.json:
         show(options, [delivery.document() for delivery in deliveries], "")
+    return _DONE
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from export.plan import parse_budget, plan
+
+    found = plan(options.student, options.size, parse_budget(options.budget), options.device)
+    show(options, found.document(), found.text())
     return _DONE
 
 

@@ -1,314 +1,238 @@
-"""What one frame costs on the machine that measures: host latency, never a phone's.
+"""What one restored frame costs: formats, precisions, sizes and numbers of threads, measured side by side.
 
-Load and first run are timed apart, in a fresh process. Then, in this process, the thread settings take turns run by
-run, so that a busy moment of the machine hits all of them alike: at least 10 warm-up runs, then at least 100 runs and
-3 seconds each. A row that got less says so.
+Everything measured here is host latency, never a phone's. Load and first run are timed apart, in a fresh process.
+Then, in this process, all entries and thread settings of one size take turns run by run, so that a busy moment of the
+machine hits all of them alike: at least 10 warm-up runs, then at least 100 runs and 3 seconds each. A row that got less
+says so.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
 
-from distill.errors import CheckFailed, ConfigError
-from distill.interfaces import WindowNetwork
-from export import runtime
-from export.artifact import sha256_of
-from export.deploy import deployed
-from export.parity import OnnxNetwork
-from export.protocol import Protocol, Timing, seconds_of, take_turns
+from distill import __version__
+from distill.errors import ConfigError
+from export.contender import Contender, FileEntry, NetworkEntry, opened
+from export.machine import Limits, Machine, Peak, this_machine
+from export.operators import Operators
+from export.profile_row import Row, counted_threads, figures
+from export.profile_table import table
+from export.protocol import STANDARD, Protocol, sustained, take_turns
 
-__all__ = ["BUDGET_SECONDS", "MINIMUM_RUNS", "MINIMUM_SECONDS", "WARMUP", "Row", "document", "profile_onnx"]
-__all__ += ["profile_torch", "table"]
-
-WARMUP, MINIMUM_RUNS, MINIMUM_SECONDS = 10, 100, 3.0
-"""The protocol; a row with fewer is marked as not valid."""
-
-BUDGET_SECONDS = 120.0
-"""After which a row ends with what it has, warm-up included; enough for 100 runs of a second."""
+__all__ = ["DEFAULT_SIZE", "SCHEMA", "FileEntry", "NetworkEntry", "Profile", "Sustained", "profile"]
 
 DEFAULT_SIZE = (120, 180)
 """Height and width of the low-resolution frames that are profiled: a quarter of 480x720."""
 
+SCHEMA = {"id": "distill-vsr/profile", "version": 1}
+"""What `Profile.document` keeps to; `profile_schema.json` beside this file tells every field."""
+
+Entry = FileEntry | NetworkEntry
+
 
 @dataclass(frozen=True)
-class Row:
-    """One network, in one form, on one number of threads of this host.
+class Sustained:
+    """A long run without a pause.
 
     Attributes:
-        form: "onnx" or "pytorch".
-        precision: "fp32".
+        entry: name of the file or network.
+        form: its format, precision and mode.
+        size: (height, width) of the low-resolution frames.
         threads: that compute together.
-        unit_asked: the execution provider or device asked for.
-        unit_got: the one that ran.
-        runtime: its name.
-        runtime_version: its version.
-        input_shape: (1, window, 3, h, w).
-        first_ms: the first run after loading in a fresh process, or the first of all for a network in memory.
-        p50_ms: median run, by nearest rank.
-        p90_ms: nine runs of ten are as fast.
-        p99_ms: 99 runs of 100 are as fast.
-        fps: runs per second of running, slow ones included.
-        warmup_runs: untimed runs.
-        runs: timed runs.
-        duration_seconds: the timed runs took together.
-        file_mb: the file in MB (1e6 bytes); None where there is none.
-        sha256: of the file; None where there is none.
-        load_ms: loading the file in a fresh process; None for a network in memory.
-        peak_mb: most memory resident (VmHWM) in a fresh process that imports the runtime, loads the file and runs it
-            twice, in MB; None off Linux and for a network in memory.
-        start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
+        seconds: asked for.
+        fps: runs per second in equal slices of the time.
     """
 
+    entry: str
     form: str
-    precision: str
+    size: tuple[int, int]
     threads: int
-    unit_asked: str
-    unit_got: str
-    runtime: str
-    runtime_version: str
-    input_shape: tuple[int, ...]
-    first_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    fps: float
-    warmup_runs: int
-    runs: int
-    duration_seconds: float
-    file_mb: float | None = None
-    sha256: str | None = None
-    load_ms: float | None = None
-    peak_mb: float | None = None
-    start_mb: float | None = None
+    seconds: float
+    fps: tuple[float, ...]
 
     @property
-    def duration_met(self) -> bool:
-        """The timed runs took at least `MINIMUM_SECONDS`."""
-        return self.duration_seconds >= MINIMUM_SECONDS
-
-    @property
-    def query_met(self) -> bool:
-        """There were at least `MINIMUM_RUNS` timed runs."""
-        return self.runs >= MINIMUM_RUNS
-
-    @property
-    def valid(self) -> bool:
-        """The whole protocol was kept."""
-        return self.duration_met and self.query_met and self.warmup_runs >= WARMUP
+    def last_over_first(self) -> float:
+        """Under 1 where the machine got slower, as warm ones do."""
+        return self.fps[-1] / self.fps[0]
 
 
-def profile_onnx(
-    path: Path,
-    *,
-    size: tuple[int, int] | None = None,
-    threads: Sequence[int] = (1, 2),
-    minimum_runs: int = MINIMUM_RUNS,
-    minimum_seconds: float = MINIMUM_SECONDS,
-    warmup: int = WARMUP,
-    budget_seconds: float = BUDGET_SECONDS,
-) -> list[Row]:
-    """Measure an exported file with ONNX Runtime on this host's CPU, one row for each number of threads.
+@dataclass(frozen=True)
+class Profile:
+    """A latency report's content.
 
-    Args:
-        path: a file that `export_onnx` wrote.
-        size: (height, width) of the low-resolution frames; None for the size that the file fixes, else 120x180.
-        threads: each at least 1.
-        minimum_runs: timed runs that each row needs; below `MINIMUM_RUNS` no row is valid.
-        minimum_seconds: of running that each row needs; below `MINIMUM_SECONDS` a row may not be valid.
-        warmup: untimed runs before; below `WARMUP` no row is valid.
-        budget_seconds: after which a row ends all the same.
-
-    Raises:
-        InputError: the file cannot be used, or does not take this size.
-        ConfigError: no thread, or a size that is not positive.
-        CheckFailed: the fresh process that loads the file failed.
+    Attributes:
+        rows: one for each entry at each size on each number of threads.
+        machine: that measured.
+        peaks: the most it can, for each number of threads.
+        protocol: that was kept to.
+        operators: of .onnx files, if asked for.
+        sustained: long runs, if asked for.
+        date: when it began, UTC, ISO 8601.
     """
-    import onnxruntime
 
-    _check_settings(threads, size)
-    networks = [OnnxNetwork(path, count) for count in threads]
-    height, width = size or networks[0].size or DEFAULT_SIZE
-    window = networks[0].fitted(_noise(networks[0].window, height, width))
-    cold = [_cold_start(path, count, window.shape) for count in threads]
-    protocol = Protocol(warmup, minimum_runs, minimum_seconds, budget_seconds)
-    timings = take_turns([partial(seconds_of, partial(network.run, window)) for network in networks], protocol)
-    return [
-        Row(
-            form="onnx",
-            precision=network.metadata["precision"],
-            threads=count,
-            unit_asked="CPUExecutionProvider",
-            unit_got=network.providers[0],
-            runtime="onnxruntime",
-            runtime_version=onnxruntime.__version__,
-            input_shape=window.shape,
-            file_mb=path.stat().st_size / 1e6,
-            sha256=sha256_of(path),
-            **start,
-            **_figures(timing),
+    rows: tuple[Row, ...]
+    machine: Machine
+    peaks: tuple[Peak, ...]
+    protocol: Protocol
+    operators: tuple[Operators, ...]
+    sustained: tuple[Sustained, ...]
+    date: str
+
+    def with_rows(self, rows: Sequence[Row]) -> Profile:
+        """The same and rows that come from elsewhere, such as a phone."""
+        return replace(self, rows=(*self.rows, *rows))
+
+    @property
+    def phones(self) -> str:
+        """What is known of phones, in a sentence."""
+        if any(row.where == "phone" for row in self.rows):
+            return "Phones: the rows that name one; all others are host latency."
+        return "Phones: not run. All figures are host latency, not a phone's."
+
+    def table(self) -> str:
+        """The rows for people, and what they are measured against."""
+        return "\n".join(
+            [
+                f"{self.phones} Host: {self.machine.name}",
+                table(self.rows),
+                *(
+                    f"limit on {counted_threads(peak.threads)}: {peak.fp32_gflops:.0f} GFLOP/s "
+                    f"fp32{f', {peak.int8_gops:.0f} GOP/s int8' if peak.int8_gops else ''}, "
+                    f"{peak.copy_gb_per_second:.0f} GB/s copying"
+                    for peak in self.peaks
+                ),
+            ]
         )
-        for network, count, start, timing in zip(networks, threads, cold, timings, strict=True)
-    ]
+
+    def document(self, command: str) -> dict[str, Any]:
+        """The whole for machines, ready for JSON, as `profile_schema.json` describes it.
+
+        Args:
+            command: that made it.
+        """
+        return {
+            "schema": SCHEMA,
+            "distill_vsr_version": __version__,
+            "date": self.date,
+            "command": command,
+            "phones": self.phones,
+            "machine": dataclasses.asdict(self.machine),
+            "peaks": [_plain(peak) for peak in self.peaks],
+            "protocol": dataclasses.asdict(self.protocol),
+            "standard_protocol": dataclasses.asdict(STANDARD),
+            "rows": [row.document() for row in self.rows],
+            "operators": [_plain(each) for each in self.operators],
+            "sustained": [_plain(each) | {"last_over_first": each.last_over_first} for each in self.sustained],
+        }
 
 
-def profile_torch(
-    network: WindowNetwork,
+def profile(
+    entries: Sequence[Entry],
     *,
-    size: tuple[int, int] | None = None,
+    sizes: Sequence[tuple[int, int]] = (),
     threads: Sequence[int] = (1, 2),
-    minimum_runs: int = MINIMUM_RUNS,
-    minimum_seconds: float = MINIMUM_SECONDS,
-    warmup: int = WARMUP,
-    budget_seconds: float = BUDGET_SECONDS,
-) -> list[Row]:
-    """Measure a network in eager PyTorch on this host's CPU by the same protocol, to compare with.
-
-    The deployed copy is measured, windowed as the file is. It is in memory already, so nothing is loaded, and the
-    memory of the process that trained it would say little: both stay empty.
+    protocol: Protocol = STANDARD,
+    with_operators: bool = False,
+    sustained_seconds: float | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Profile:
+    """Measure entries on this host's CPU, each at each size on each number of threads.
 
     Args:
-        network: on any device, in any mode; it is not changed.
-        size: (height, width) of the low-resolution frames; None for 120x180.
-        threads: as for `profile_onnx`, like what follows.
-        minimum_runs: see there.
-        minimum_seconds: see there.
-        warmup: see there.
-        budget_seconds: see there.
+        entries: files of any format, windowed or streaming, and networks in memory.
+        sizes: (height, width) of the low-resolution frames; none: those that the files fix, else `DEFAULT_SIZE`.
+        threads: each at least 1.
+        protocol: when a row has been run enough; what gets less than `STANDARD` is marked as not valid.
+        with_operators: profile each .onnx file's operators too, at every size, on the first number of threads.
+        sustained_seconds: run each entry so long without a pause too, at the first size that it runs at, on the most
+            threads.
+        progress: called with 1 after every timed run.
 
     Raises:
-        ConfigError: no thread, or a size that is not positive.
+        ConfigError: no entry, no thread, or a size or time that is not positive.
+        InputError: a file cannot be used.
     """
-    _check_settings(threads, size)
-    network = deployed(network).cpu()
-    window = _noise(network.window, *(size or DEFAULT_SIZE))
-
-    def run_on(count: int) -> float:
-        torch.set_num_threads(count)
-        return seconds_of(partial(network.reconstruct, window))
-
-    runs, before = [partial(run_on, count) for count in threads], torch.get_num_threads()
-    protocol = Protocol(warmup, minimum_runs, minimum_seconds, budget_seconds)
+    _check_settings(entries, sizes, threads, sustained_seconds)
+    date, machine, before = datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), torch.get_num_threads()
+    looked_into = [opened(entry) for entry in entries]
+    fixed = tuple(dict.fromkeys(size for each in looked_into for size in each.sizes))
+    limits = Limits(threads, int8=any(each.precision == "int8" for each in looked_into))
+    rows: list[Row] = []
+    operated: list[Operators] = []
+    long: list[Sustained] = []
     try:
-        with torch.inference_mode():
-            first = [run() for run in runs]
-            timings = take_turns(runs, protocol)
+        for size in sizes or fixed or (DEFAULT_SIZE,):
+            limits.measure()
+            torch.compiler.reset()  # what was compiled for other sizes would count against the limit of variants
+            contenders = [each.contender(size, count) for each in looked_into for count in threads]
+            rows += _timed(contenders, protocol, progress)
+            if with_operators:
+                firsts = (each for each in contenders if each.row.threads == threads[0])
+                operated += [each.operators() for each in firsts if each.operators is not None]
+            if sustained_seconds is not None:
+                long += _sustained(
+                    contenders, max(threads), sustained_seconds, {(each.entry, each.form) for each in long}
+                )
+        limits.measure()
     finally:
         torch.set_num_threads(before)
-    return [
-        Row(
-            form="pytorch",
-            precision="fp32",
-            threads=count,
-            unit_asked="cpu",
-            unit_got="cpu",
-            runtime="torch",
-            runtime_version=str(torch.__version__),
-            input_shape=tuple(window.shape),
-            first_ms=seconds * 1e3,
-            **_figures(timing),
-        )
-        for count, seconds, timing in zip(threads, first, timings, strict=True)
-    ]
+    peaks = tuple(limits.peaks())
+    placed = tuple(_against(replace(row, device=machine.name), peaks) for row in rows)
+    return Profile(placed, machine, peaks, protocol, tuple(operated), tuple(long), date)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows for people: a line that says where they were measured, one line each, and the phone, not run.
-
-    Times in ms, sizes in MB (1e6 bytes); "-" where a row has no figure.
-    """
-    head = "format | precision | status | MB | load ms | first ms | p50 | p90 | p99 | fps | peak MB | units"
-    lines = [head.split(" | "), *(_cells(row) for row in rows)]
-    for form, precision, file_mb in dict.fromkeys((row.form, row.precision, row.file_mb) for row in rows if row.sha256):
-        lines.append([form, precision, "not run", _number(file_mb, 2), *"-" * 7, "phone"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    device = _device()
-    caption = f"Host latency, not a phone's: {device['processor']}, {device['os']}"
-    return "\n".join([caption, *(" | ".join(map(str.ljust, line, widths)).rstrip() for line in lines)])
+def _timed(contenders: Sequence[Contender], protocol: Protocol, progress: Callable[[int], object] | None) -> list[Row]:
+    runs = [each.run for each in contenders if each.run is not None]
+    timings = iter(take_turns(runs, protocol, progress))
+    rows = [replace(each.row, **({} if each.run is None else figures(next(timings)))) for each in contenders]
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]  # what does not run, once
 
 
-def document(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows for machines: what `table` says and what it leaves out, ready for JSON."""
-    return {
-        "latency": "host",
-        "phone": "not run",
-        "device": _device(),
-        "protocol": {"warmup": WARMUP, "minimum_runs": MINIMUM_RUNS, "minimum_seconds": MINIMUM_SECONDS},
-        "rows": [_json_row(row) for row in rows],
-    }
+def _sustained(
+    contenders: Sequence[Contender], threads: int, seconds: float, done: set[tuple[str, str]]
+) -> list[Sustained]:
+    found = []
+    for row, run in ((each.row, each.run) for each in contenders):
+        if run is not None and row.threads == threads and (row.entry, row.form) not in done:
+            assert row.size is not None
+            fps = tuple(sustained(run, seconds))
+            found.append(Sustained(row.entry, row.form, row.size, threads, seconds, fps))
+    return found
 
 
-def _cells(row: Row) -> list[str]:
-    times = (row.load_ms, row.first_ms, row.p50_ms, row.p90_ms, row.p99_ms, row.fps)
-    numbers = [_number(row.file_mb, 2), *(_number(value, 1) for value in times), _number(row.peak_mb, 0)]
-    units = f"CPU, {row.threads} thread{'s' if row.threads > 1 else ''}"
-    return [row.form, row.precision, "ok" if row.valid else "too short", *numbers, units]
+def _against(row: Row, peaks: Sequence[Peak]) -> Row:
+    """The row with the machine's peak for its number of threads: int8's for int8, else fp32's."""
+    peak = next((each for each in peaks if each.threads == row.threads), None)
+    if peak is None:
+        return row
+    if row.precision == "int8" and peak.int8_gops is not None:
+        return replace(row, peak_gflops=peak.int8_gops, peak_kind="int8")
+    return replace(row, peak_gflops=peak.fp32_gflops, peak_kind="fp32")
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _plain(each: Peak | Operators | Sustained) -> dict[str, Any]:
+    found = dataclasses.asdict(each)
+    if "size" in found:
+        height, width = found["size"]
+        found["size"] = {"height": height, "width": width}
+    return found
 
 
-def _json_row(row: Row) -> dict[str, Any]:
-    flags = {"isMinDurationMet": row.duration_met, "isMinQueryMet": row.query_met, "isResultValid": row.valid}
-    return dict(vars(row)) | {"input_shape": list(row.input_shape)} | flags  # the flags' names are MLPerf Mobile's
-
-
-def _device() -> dict[str, Any]:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return {
-        "processor": processor,
-        "architecture": platform.machine(),
-        "cores": os.cpu_count(),
-        "os": platform.platform(),
-    }
-
-
-def _check_settings(threads: Sequence[int], size: tuple[int, int] | None) -> None:
+def _check_settings(
+    entries: Sequence[Entry], sizes: Sequence[tuple[int, int]], threads: Sequence[int], seconds: float | None
+) -> None:
+    if not entries:
+        raise ConfigError("There is nothing to profile: give exported files, or a network.")
     if not threads or min(threads) < 1:
         raise ConfigError(f"The thread counts are {list(threads)}, but there must be one or more, each at least 1.")
-    if size is not None and min(size) < 1:
-        raise ConfigError(f"The size is {size[0]}x{size[1]}, but height and width must be at least 1.")
-
-
-def _figures(timing: Timing) -> dict[str, Any]:
-    """Those fields of a `Row` that the timed runs fill."""
-    p50, p90, p99 = (float(value) * 1e3 for value in np.percentile(timing.samples, (50, 90, 99), method="inverted_cdf"))
-    return {
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p99_ms": p99,
-        "fps": len(timing.samples) / timing.seconds,
-        "warmup_runs": timing.warmup_runs,
-        "runs": len(timing.samples),
-        "duration_seconds": timing.seconds,
-    }
-
-
-def _noise(window: int, height: int, width: int) -> torch.Tensor:
-    return torch.rand(1, window, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def _cold_start(path: Path, threads: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    """`runtime.py` as a process of its own; -P, so that a folder `export` where the user stands is not imported."""
-    command = [sys.executable, "-P", runtime.__file__, str(path), str(threads), *map(str, shape)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise CheckFailed(f"A fresh process could not load and run {path} on {threads} threads: {reason}")
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+    for height, width in sizes:
+        if min(height, width) < 1:
+            raise ConfigError(f"The size is {width}x{height}, but width and height must be at least 1.")
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"A sustained run of {seconds:g} seconds is none: give a time above 0.")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Protocol", "Timing", "seconds_of", "take_turns"]
+import numpy as np
+
+__all__ = ["SLICES", "STANDARD", "Protocol", "Timing", "seconds_of", "sustained", "take_turns"]
+
+SLICES = 10
+"""Equal parts of time that a sustained run is told in."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +24,17 @@ class Protocol:
         minimum_runs: that are counted.
         minimum_seconds: that the counted runs take together.
         budget_seconds: after which a row ends with what it has, at least one counted run; the warm-up ends after
-            half of it.
+            half of it. The default is enough for 100 runs of a second.
     """
 
-    warmup: int
-    minimum_runs: int
-    minimum_seconds: float
-    budget_seconds: float
+    warmup: int = 10
+    minimum_runs: int = 100
+    minimum_seconds: float = 3.0
+    budget_seconds: float = 120.0
+
+
+STANDARD = Protocol()
+"""A row that got less is marked as not valid."""
 
 
 @dataclass
@@ -71,17 +81,44 @@ def seconds_of(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def take_turns(runs: Sequence[Callable[[], float]], protocol: Protocol) -> list[Timing]:
+def take_turns(
+    runs: Sequence[Callable[[], float]], protocol: Protocol, progress: Callable[[int], object] | None = None
+) -> list[Timing]:
     """Run each as often as the protocol wants, one run at a time in turn.
 
-    Whatever else the machine does at the time so falls on all of them, and does not pick the winner.
+    Whatever else the machine does at the time so falls on all of them, and does not pick the winner. Each round has
+    an order of its own, drawn by a fixed seed, so that none always runs behind the same other one.
 
     Args:
         runs: each runs once and returns the seconds that count.
         protocol: when a row has been run enough.
+        progress: called with 1 after every run.
     """
-    rows = [(run, Timing()) for run in runs]
-    while pending := [(run, timing) for run, timing in rows if not timing.finished(protocol)]:
-        for run, timing in pending:
-            timing.add(run(), protocol)
-    return [timing for _, timing in rows]
+    timings = [Timing() for _ in runs]
+    draw = random.Random(0)
+    while pending := [place for place, timing in enumerate(timings) if not timing.finished(protocol)]:
+        draw.shuffle(pending)
+        for place in pending:
+            timings[place].add(runs[place](), protocol)
+            if progress is not None:
+                progress(1)
+    return timings
+
+
+def sustained(run: Callable[[], object], seconds: float) -> list[float]:
+    """Run without a pause; what gets too warm gets slower.
+
+    Args:
+        run: runs once.
+        seconds: at least this long; the run that is under way then is finished.
+
+    Returns:
+        Runs per second in each of `SLICES` equal slices of the time. A run that spans two counts in both by its share.
+    """
+    ends, started = [0.0], time.perf_counter()
+    while ends[-1] < seconds:
+        run()
+        ends.append(time.perf_counter() - started)
+    edges = np.linspace(0, ends[-1], SLICES + 1)
+    done = np.interp(edges, ends, np.arange(len(ends)))
+    return [float(rate) for rate in np.diff(done) / np.diff(edges)]

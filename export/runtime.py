@@ -1,14 +1,17 @@
-"""ONNX Runtime on this host, and what a fresh process pays for it.
+"""ONNX Runtime on this host, and what a fresh process pays for a file of any format.
 
-This file needs neither torch nor the rest of the project: run as a script it measures a cold start, and the memory
-it sees is the runtime's and the network's own.
+This file needs neither torch nor the rest of the project: run as a script it measures a cold start, and for ONNX the
+memory it sees is the runtime's and the network's own.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,14 @@ __all__ = ["open_session"]
 # "session": an onnxruntime.InferenceSession, which has no types
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
+def open_session(path: Path, threads: int | None = None, trace: Path | None = None) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         path: an .onnx file.
         threads: that compute together; None leaves the choice to the runtime.
+        trace: what the name of a file begins with that the session writes when its profiling ends; None for no
+            profiling.
     """
     import onnxruntime
 
@@ -31,6 +36,9 @@ def open_session(path: Path, threads: int | None = None) -> Any:
     options.log_severity_level = 3  # errors only
     # waiting threads must not burn the core that the next measurement, of another session, runs on
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -43,19 +51,33 @@ def _peak_megabytes() -> float | None:
     return int(fields["VmHWM"].split()[0]) * 1024 / 1e6
 
 
-def _cold_start(path: Path, threads: int, shape: tuple[int, ...]) -> dict[str, float | None]:
-    """Times in ms and memory in MB (1e6 bytes) of loading the file and of the first run."""
-    import numpy as np
-    import onnxruntime  # noqa: F401 -- importing it is not loading the file
+def _cold_start(order: dict[str, Any]) -> dict[str, float | None]:
+    """Times in ms and memory in MB (1e6 bytes) of loading a file and of the first run.
 
-    noise = np.random.default_rng(0).random(shape, dtype=np.float32)
+    Args:
+        order: `path`; `threads`; `inputs`, for each name its shape and type; `opener`, "module:function" as in
+            `export.formats.Format`, or null for ONNX; `modules`, imported before anything is measured, because
+            importing a runtime is not loading a file.
+    """
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    inputs = {
+        # `frame` and `frame_0` and so on; all else are memories, which start at zero
+        name: (draw.random(shape) if name.partition("_")[0] == "frame" else np.zeros(shape)).astype(kind)
+        for name, (shape, kind) in order["inputs"].items()
+    }
+    for module in order["modules"]:
+        with suppress(ImportError):  # some packages make modules that no file stands for
+            importlib.import_module(module)
+    opened = _opener(order["opener"])
     before = _peak_megabytes()
     started = time.perf_counter()
-    session = open_session(path, threads)
+    run = opened(Path(order["path"]), order["threads"])
     loaded = time.perf_counter()
-    session.run(None, {"window": noise})
+    run(inputs)
     first = time.perf_counter()
-    session.run(None, {"window": noise})  # only now the runtime's memory plan is in force
+    run(inputs)  # only now a runtime's memory plan is in force
     return {
         "load_ms": (loaded - started) * 1e3,
         "first_ms": (first - loaded) * 1e3,
@@ -64,6 +86,19 @@ def _cold_start(path: Path, threads: int, shape: tuple[int, ...]) -> dict[str, f
     }
 
 
+def _opener(reference: str | None) -> Callable[[Path, int], Callable[[dict[str, Any]], Any]]:
+    if reference is None:
+
+        def opened(path: Path, threads: int) -> Callable[[dict[str, Any]], Any]:
+            session = open_session(path, threads)
+            return lambda inputs: session.run(None, inputs)
+
+        return opened
+    module, _, name = reference.partition(":")
+    load = getattr(importlib.import_module(module), name)
+    return lambda path, threads: load(path, threads).run
+
+
 if __name__ == "__main__":
-    file, threads, *shape = sys.argv[1:]
-    sys.stdout.write(json.dumps(_cold_start(Path(file), int(threads), tuple(map(int, shape)))))
+    # the last line: runtimes may print some of their own
+    sys.stdout.write("\n" + json.dumps(_cold_start(json.load(sys.stdin))))

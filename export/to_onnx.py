@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from distill.errors import CheckFailed
 from export.formats import Order
 from export.graph import Graph, traced
+from export.onnx_layout import to_phone_operators
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-__all__ = ["onnx_model", "write"]
+__all__ = ["check", "onnx_model", "write"]
 
 _OPSET = 18  # what the exporter writes without converting: oldest runtimes, fewest surprises
 
@@ -31,13 +32,20 @@ def write(order: Order, target: Path) -> None:
     The same network and metadata give the same bytes.
 
     Raises:
+        ConfigError: int8 is asked for without clips.
         CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
     """
-    target.write_bytes(onnx_model(order).SerializeToString(deterministic=True))
+    if order.precision == "int8":
+        from export.quantize import int8_model  # which exports what it quantises by this module
+
+        model = int8_model(order)
+    else:
+        model = onnx_model(order)
+    target.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def onnx_model(order: Order) -> ModelProto:
-    """The file's content; precisions are "fp32" and "fp16".
+    """The file's content in a floating-point precision, "fp32" or "fp16".
 
     In half precision frames still are float32, and memories are float16.
 
@@ -51,11 +59,12 @@ def onnx_model(order: Order) -> ModelProto:
         facts["memory_type"] = "float16"
     model = _translated(graph, type(order.network).__name__)
     _strip(model)
+    to_phone_operators(model)
     if graph.free_size:
         _name_sizes(model, graph, order.network.scale)
     for key, value in sorted(facts.items()):
         model.metadata_props.add(key=key, value=value)
-    _check(model)
+    check(model)
     return model
 
 
@@ -143,7 +152,12 @@ def _name_last_two(value: ValueInfoProto, *names: str) -> None:
         dimension.dim_param = name
 
 
-def _check(model: ModelProto) -> None:
+def check(model: ModelProto) -> None:
+    """Check a graph against ONNX's rules.
+
+    Raises:
+        CheckFailed: it is not valid.
+    """
     import onnx
 
     try:

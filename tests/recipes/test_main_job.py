@@ -10,6 +10,7 @@ import sys
 import time
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -183,15 +184,41 @@ def test_upscale_export_and_profile_the_student(document, run_folder, tmp_path):
     with av.open(str(target)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 4
 
-    exported = document("export", run_folder, "--to", "onnx", "--out", tmp_path / "export")
+    (exported,) = document("export", run_folder, "--to", "onnx", "--out", tmp_path / "export")
     assert exported["parity"]["max_abs"] <= 1e-4
     assert len({tuple(size) for size in exported["parity"]["sizes"]}) >= 2
     assert [path.name for path in (tmp_path / "export").iterdir()] == ["student.onnx"]
     assert exported["metadata"]["degradation"] == "bi"
     assert str(run_folder) not in json.dumps(exported["metadata"]), "a path of this machine goes to strangers"
-    fixed = document("export", run_folder, "--to", "onnx", "--out", tmp_path / "fixed", "--size", "180x120")
-    assert fixed["metadata"]["size"] == "120x180"
+    assert exported["quality"] is None
+    same = tmp_path / "same"
+    document("upscale", small, same, "--network", tmp_path / "export" / "student.onnx")
+    document("upscale", small, tmp_path / "eager", "--network", run_folder)
+    for path in sorted(same.iterdir()):
+        frames = [np.asarray(Image.open(folder / path.name)).astype(int) for folder in (same, tmp_path / "eager")]
+        assert np.abs(frames[0] - frames[1]).max() <= 1
 
     profile = document("profile", tmp_path / "export" / "student.onnx", "--size", "32x24", "--threads", "1")
     assert "host" in json.dumps(profile).lower()
     assert json.loads(json.dumps(profile))["rows"][0]["isMinQueryMet"] is True
+
+
+def test_streaming_and_int8_exports(document, command, run_folder, tmp_path):
+    out = tmp_path / "export"
+    both = ["--to", "onnx", "--streaming", "--precision", "fp32", "int8", "--size", "108x60", "--out", out]
+    plain, small = document("export", run_folder, *both)
+    assert sorted(path.name for path in out.iterdir()) == ["student-streaming-int8.onnx", "student-streaming.onnx"]
+    assert plain["metadata"]["sizes"] == "60x108"
+    assert plain["parity"]["frames"] == 14, "two clips of seven frames, from the first to the last"
+    assert small["bytes"] < 0.5 * plain["bytes"]
+    assert set(small["quality"]["lost_psnr_db"]) == {"flower", "road"}
+    judged = small["quality"]["after"]
+    evaluated = document("eval", out / "student-streaming-int8.onnx", "--data", sample_clips("held_out"))
+    assert evaluated["clips"] == judged["clips"]
+    code, _, error = command("export", run_folder, *both, "--floor", "200")
+    assert code == 1
+    assert "under the floor of 200 dB" in error
+    code, _, error = command(
+        "eval", out / "student-streaming.onnx", "--data", sample_clips("held_out"), "--degradation", "bd"
+    )
+    assert (code, "trained on degradation bi" in error) == (2, True)

@@ -80,3 +80,36 @@ def test_normalisation_without_running_statistics_stays():
     network.second[1] = nn.BatchNorm2d(4, track_running_stats=False)
     kept = [module for module in deployed(network).modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(kept) == 1
+
+
+class Grouped(WindowNetwork):
+    """Groups of every kind: few, as many as channels, and with more outputs than inputs."""
+
+    window, lr_channels, hr_channels = 1, 6, 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1, groups=3),
+            nn.Conv2d(6, 12, 3, padding=2, dilation=2, groups=3),
+            nn.Conv2d(12, 6, (1, 3), padding=(0, 1), groups=2, bias=False),
+            nn.Conv2d(6, 3, 1),
+        )
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        features = self.layers(window[:, 0])
+        picture = nn.functional.interpolate(features, scale_factor=4)
+        return Upsampled(picture, picture, features)
+
+
+def test_a_few_groups_become_none_and_depthwise_convolutions_stay():
+    torch.manual_seed(0)
+    network = Grouped().eval()
+    copy = deployed(network)
+    assert [conv.groups for conv in network.layers] == [3, 3, 2, 1]
+    assert [conv.groups for conv in copy.layers] == [3, 1, 1, 1]
+    assert [tuple(conv.weight.shape) for conv in copy.layers[1:3]] == [(12, 6, 3, 3), (6, 12, 1, 3)]
+    window = torch.rand(2, 1, 3, 9, 11)
+    with torch.inference_mode():
+        difference = copy.reconstruct(window).frames - network.reconstruct(window).frames
+    assert difference.abs().max() <= 1e-6

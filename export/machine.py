@@ -1,0 +1,162 @@
+"""The machine that measures: what it is, and how fast it can be at most, measured rather than read off a data sheet."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from export.protocol import seconds_of
+
+__all__ = ["Limits", "Machine", "Peak", "this_machine"]
+
+_SECONDS = 0.25  # of each kernel, a round; its best run counts, as whatever else goes on can only slow it down
+# each takes about a millisecond, less than a busy system lets run unbroken
+_SIDE = 384  # of the matrices
+_CHANNELS, _PLANE = 64, 64  # of the convolution
+_COPIED = 64 << 20  # bytes, more than most caches hold
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What measures.
+
+    Attributes:
+        processor: its name.
+        architecture: such as "x86_64".
+        cores: logical ones.
+        os: its name and version.
+        python: its version.
+        torch: its version.
+        load_average: processes that wanted a core over the last minute, before anything was measured; None where the
+            system does not tell.
+    """
+
+    processor: str
+    architecture: str
+    cores: int | None
+    os: str
+    python: str
+    torch: str
+    load_average: float | None
+
+    @property
+    def name(self) -> str:
+        """In a few words."""
+        return f"{self.processor}, {self.cores} cores, {self.os}"
+
+
+def this_machine() -> Machine:
+    """The machine that this runs on."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return Machine(
+        processor=names[0] if names else platform.processor() or platform.machine(),
+        architecture=platform.machine(),
+        cores=os.cpu_count(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most that so many threads, or fewer of those that were measured, reached.
+
+    Attributes:
+        threads: that computed together.
+        fp32_gflops: 1e9 floating-point operations a second: the faster of a matrix product (384x384x384) and of a 3x3
+            convolution (64 channels to 64, 64x64 pixels), two libraries' best kernels; a multiply-add is two.
+        fp32_rounds: of so many threads in each round, before, between and after the timed runs; if they differ much,
+            the machine had other work.
+        int8_gops: 1e9 operations a second of a matrix product in int8 added up in int32; None where it was not wanted
+            or cannot be had.
+        copy_gb_per_second: 1e9 bytes read and written a second, copying 64 MiB.
+    """
+
+    threads: int
+    fp32_gflops: float
+    fp32_rounds: tuple[float, ...]
+    int8_gops: float | None
+    copy_gb_per_second: float
+
+
+class Limits:
+    """Measures the peaks in rounds, in between of what they are compared with.
+
+    Args:
+        threads: counts to measure.
+        int8: whether int8 is measured too.
+    """
+
+    def __init__(self, threads: Sequence[int], *, int8: bool) -> None:
+        self._rounds: dict[int, list[tuple[float, float | None, float]]] = {count: [] for count in threads}
+        self._int8 = int8
+
+    def measure(self) -> None:
+        """One round, about a second for each number of threads; leaves torch's number of threads as it was."""
+        before = torch.get_num_threads()
+        try:
+            with torch.inference_mode():
+                for count, rounds in self._rounds.items():
+                    torch.set_num_threads(count)
+                    rounds.append((_fp32(), _int8() if self._int8 else None, _copied()))
+        finally:
+            torch.set_num_threads(before)
+
+    def peaks(self) -> list[Peak]:
+        """The best of all rounds so far, for each number of threads; at least one must have been measured."""
+        found = []
+        for count, rounds in self._rounds.items():
+            fewer = [each for other, measured in self._rounds.items() if other <= count for each in measured]
+            found.append(
+                Peak(
+                    threads=count,
+                    fp32_gflops=max(fp32 for fp32, _, _ in fewer),
+                    fp32_rounds=tuple(fp32 for fp32, _, _ in rounds),
+                    int8_gops=max((int8 for _, int8, _ in fewer if int8 is not None), default=None),
+                    copy_gb_per_second=max(copied for _, _, copied in fewer),
+                )
+            )
+        return found
+
+
+def _fp32() -> float:
+    matrix = torch.rand(_SIDE, _SIDE)
+    plane = torch.rand(1, _CHANNELS, _PLANE, _PLANE).to(memory_format=torch.channels_last)
+    weight = torch.rand(_CHANNELS, _CHANNELS, 3, 3).to(memory_format=torch.channels_last)
+    product = _best(lambda: matrix @ matrix, 2 * _SIDE**3)
+    return max(product, _best(lambda: functional.conv2d(plane, weight, padding=1), 2 * 9 * (_CHANNELS * _PLANE) ** 2))
+
+
+def _int8() -> float | None:
+    matrix = torch.randint(-127, 127, (_SIDE, _SIDE), dtype=torch.int8)
+    try:
+        return _best(lambda: torch._int_mm(matrix, matrix), 2 * _SIDE**3)  # no public operator multiplies int8
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _copied() -> float:
+    source = torch.ones(_COPIED, dtype=torch.uint8)  # written to, or it would all be one page of zeros
+    target = torch.empty_like(source)
+    return _best(lambda: target.copy_(source), 2 * _COPIED)
+
+
+def _best(run: Callable[[], Tensor], amount: int) -> float:
+    """`amount` a run -> the highest rate of any run, in 1e9 a second."""
+    end, fastest = time.perf_counter() + _SECONDS, math.inf
+    while fastest == math.inf or time.perf_counter() < end:
+        fastest = min(fastest, seconds_of(run))
+    return amount / fastest / 1e9

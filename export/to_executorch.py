@@ -1,0 +1,64 @@
+"""Export to ExecuTorch: one .pte file of one size, computed by XNNPACK as far as it can."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from export.conversion import Task, convert_apart, in_common_operators
+from export.formats import Order
+from export.graph import Graph
+
+__all__ = ["METADATA", "convert", "write"]
+
+METADATA = "distill_vsr"
+"""Name of the program's method that returns, as JSON, what the file says of itself."""
+
+
+def write(order: Order, target: Path) -> None:
+    """Write a .pte file, see `export.formats.Format.write`; precisions are "fp32" and "fp16".
+
+    "fp16" computes in half precision and takes and gives float32 frames and float16 memories; its weights are stored
+    in float32 all the same, as XNNPACK wants them.
+
+    Raises:
+        CheckFailed: the network cannot be expressed in ExecuTorch.
+    """
+    graph = order.graph()
+    facts = order.facts() | {"inputs": json.dumps(list(graph.inputs)), "outputs": json.dumps(graph.outputs)}
+    if order.precision == "fp16":
+        graph = _halved(graph)
+        facts["memory_type"] = "float16"
+    convert_apart("ExecuTorch", "export.to_executorch:convert", order, graph, target, facts)
+
+
+def _halved(graph: Graph) -> Graph:
+    remembered = {memory.name for memory in graph.memories}
+    inputs = {name: tensor.half() if name in remembered else tensor for name, tensor in graph.inputs.items()}
+    return replace(graph, module=_Half(graph.module.half()).eval(), inputs=inputs)
+
+
+class _Half(nn.Module):
+    """Float32 frames in and out, all else in half precision."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
+        return (restored.float(), *memories)
+
+
+def convert(task: Task) -> None:
+    """Write the file that a task asks for."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    methods = {METADATA: json.dumps(task.facts, sort_keys=True)}
+    program = in_common_operators(task.program)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=methods)
+    task.target.write_bytes(lowered.to_executorch().buffer)

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import students
+from distill import checkpoint, registry
+from distill.costs import HEIGHT, WIDTH, multiply_accumulates
+from distill.errors import CheckFailed, ConfigError, InputError
+from distill.interfaces import Upsampled, WindowNetwork
+from export.graph import streaming_graph, traced, windowed_graph
+from export.plan import _Family, _verdict, _widest, parse_budget, plan
+from export.plan_device import Device, Figure, Spread, read_device
+from export.plan_estimate import Estimate, badly_run, estimate, peak_megabytes
+from export.plan_graph import KINDS, MANY_AXES, workload
+from export.plan_variants import _FAMILIES, named, variants
+
+SIZE = (24, 40)
+
+
+def asked(module: nn.Module, *shapes: tuple[int, ...]):
+    return workload(torch.export.export(module.eval(), tuple(torch.zeros(shape) for shape in shapes)))
+
+
+def figure(value: float) -> Figure:
+    return Figure(value, True, "2026-01-31", "a test")
+
+
+def device(**changes: object) -> Device:
+    plain = {"compute": {"fp32": figure(1), "fp16": figure(2)}, "bandwidth": figure(2)}
+    return Device("toy", "Toy", "abacus", True, **{**plain, **changes})
+
+
+class Skip(nn.Module):
+    """x (2 channels) -> a (4) -> b (4) -> a + b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.change = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.enter(x).relu()
+        return a + self.change(a)
+
+
+class Sampling(WindowNetwork):
+    """Has an operator that phones run badly, and a tensor of five axes that no slicing takes apart."""
+
+    window, hr_channels, lr_channels = 3, 3, None
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        grid = window[:, 0, :2].permute(0, 2, 3, 1)
+        moved = nn.functional.grid_sample(window[:, 1], grid, align_corners=False)
+        mixed = (window * 2).sum(1) + moved
+        return Upsampled(nn.functional.interpolate(mixed, scale_factor=4), mixed, None)
+
+
+# budgets
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [("16ms", 16), ("16 ms", 16), (" 0.016s", 16), (".5s", 500), ("60fps", 1000 / 60), ("25 FPS", 40), ("7.5MS", 7.5)],
+)
+def test_a_budget_is_a_time_or_a_rate(text, ms):
+    assert parse_budget(text) == pytest.approx(ms)
+
+
+@pytest.mark.parametrize("text", ["16", "ms", "0ms", "-3ms", "16m", "1e3ms", "16ms 60fps", ""])
+def test_what_is_no_budget_is_refused_with_examples(text):
+    with pytest.raises(ConfigError, match=r"expected a time or a rate for one frame: 16ms, 0.016s or 60fps"):
+        parse_budget(text)
+
+
+# what a graph asks
+
+BASE = 3 * 16 * 3 * 25  # a bicubic base of three channels, x4, for each low-resolution pixel
+LUMINANCE = 9 + 16 * 25 + 9 + 2 * 16 * 25 + 16 * 9  # to YCbCr twice, its Y and its CbCr enlarged, back to RGB
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "base"),
+    [
+        ("fastdvdnet-mobile", {}, BASE),
+        ("vespcn-mobile", {}, BASE),
+        ("vdsr", {"hidden_convs": 1, "channels": 4}, LUMINANCE),
+        ("vsrnet", {"window": 1, "widths": (2, 2)}, LUMINANCE),
+    ],
+)
+def test_multiply_accumulates_are_those_of_distill_list_and_the_base_image(name, keywords, base):
+    network = registry.find(name).build(**keywords)
+    with torch.device("meta"):
+        expected = multiply_accumulates(registry.find(name).build(**keywords).eval())
+    counted = workload(traced(windowed_graph(network, (HEIGHT, WIDTH)))).macs
+    assert counted - expected == base * HEIGHT * WIDTH
+
+
+def test_weights_are_those_of_the_network_and_the_base_image():
+    network = registry.find("vespcn-mobile").build()
+    parameters = sum(weight.numel() for weight in windowed_graph(network, SIZE).module.network.parameters())
+    assert workload(traced(windowed_graph(network, SIZE))).weights == parameters + 48 * 3 * 25
+
+
+def test_streaming_asks_for_the_work_of_one_frame():
+    network = registry.find("fastdvdnet-mobile").build()
+    window, frame = (workload(traced(make(network, SIZE))) for make in (windowed_graph, streaming_graph))
+    assert 2.5 < window.macs / frame.macs < 2.8  # nine fusions and seven heads against three and one
+
+
+def test_memory_is_what_lives_at_once():
+    work = asked(Skip(), (1, 2, 4, 8))
+    x, features = 2 * 4 * 8, 4 * 4 * 8
+    assert work.peak_elements == x + 3 * features  # a, b and their sum; ReLU works in place; the caller holds x
+    chain = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(5)))
+    assert asked(chain, (1, 2, 4, 8)).peak_elements == 3 * x  # input, and the two ends of one convolution
+    reshaped = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(2), nn.Unflatten(2, (4, 8)), nn.Conv2d(4, 4, 1))
+    assert asked(reshaped, (1, 2, 4, 8)).peak_elements == x + 2 * features
+    assert work.exchanged == x + features
+    assert work.weights == 4 * 2 * 9 + 4 + 4 * 4 * 9 + 4
+    assert peak_megabytes(work, "fp16") == pytest.approx(2e-6 * (work.peak_elements + work.weights))
+
+
+def test_operators_are_named_counted_and_measured():
+    conv, relu, change, add = asked(Skip(), (1, 2, 4, 8)).operations
+    assert [each.kind for each in (conv, relu, change, add)] == ["Conv", "Relu", "Conv", "Add"]
+    assert [each.free for each in (conv, relu, change, add)] == [False, True, False, False]
+    assert (conv.macs, add.macs) == (2 * 4 * 9 * 32, 0)
+    assert (conv.channels, conv.weights, conv.elements) == (4, 4 * 2 * 9 + 4, 2 * 32 + 4 * 32)
+    grouped = asked(nn.Conv2d(6, 12, 1, groups=3), (1, 6, 4, 4)).operations[0]
+    depthwise = asked(nn.Conv2d(6, 6, 1, groups=6), (1, 6, 4, 4)).operations[0]
+    assert (grouped.channels, depthwise.channels) == (4, 6)
+
+
+def test_what_depends_on_no_input_is_no_work():
+    class Constant(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            ramp = torch.arange(8.0) * 2 + torch.zeros_like(x)
+            return x + ramp
+
+    assert [each.kind for each in asked(Constant(), (1, 2, 4, 8)).operations if not each.free] == ["Add"]
+
+
+def test_every_operator_of_every_mobile_student_has_a_name():
+    for name in ("fastdvdnet-mobile", "vespcn-mobile"):
+        work = workload(traced(windowed_graph(registry.find(name).build(), SIZE)))
+        assert {each.kind for each in work.operations if not each.free} <= KINDS
+
+
+# milliseconds
+
+
+def test_an_estimate_is_a_roofline_over_the_operators():
+    work = asked(nn.Conv2d(3, 5, 3, padding=1), (1, 3, 10, 10))
+    macs, moved = 3 * 5 * 9 * 100, 4 * (300 + 500 + 3 * 5 * 9 + 5)
+    by_compute = estimate(work, device(), "fp32")
+    assert by_compute.ms == pytest.approx(1e3 * macs / 1e9)
+    assert (by_compute.low_ms, by_compute.high_ms) == (by_compute.ms / 2, by_compute.ms * 2)  # assumed: none was given
+    by_memory = estimate(work, device(bandwidth=figure(1e-3)), "fp32")
+    assert by_memory.ms == pytest.approx(1e3 * moved / 1e6) == by_memory.memory
+    assert estimate(work, device(bandwidth=figure(1e-3)), "fp16").ms == pytest.approx(by_memory.ms / 2)
+    lanes = estimate(work, device(lanes=figure(4), utilisation=figure(0.5)), "fp32")
+    assert lanes.ms == pytest.approx(2 * by_compute.ms * 8 / 5)  # 5 channels fill two groups of 4
+    stored = estimate(work, device(bandwidth=figure(1e-3), stored_lanes=figure(8)), "fp32")
+    assert stored.ms == pytest.approx(by_memory.ms + 1e3 * 4 * (5 + 3) * 100 / 1e6)
+    onchip = estimate(work, device(bandwidth=figure(1e-3), onchip=figure(1.5e-3)), "fp32")  # 1200 bytes in, 2000 out
+    assert onchip.ms == pytest.approx(by_memory.ms - 1e3 * 1200 / 1e6)
+    started = estimate(work, device(launch=figure(3), run=figure(40), spread=Spread(1, 3, True, "", "")), "fp32")
+    assert started.ms == pytest.approx(by_compute.ms + 0.043)
+    assert started.high_ms == pytest.approx(3 * started.ms)
+
+
+def test_the_parts_of_an_estimate_add_up():
+    work = workload(traced(windowed_graph(registry.find("vespcn-mobile").build(), SIZE)))
+    time = estimate(work, read_device("host"), "fp32")
+    assert time.compute + time.memory + time.overhead == pytest.approx(time.ms)
+    assert sum(each.ms for each in time.kinds) == pytest.approx(time.ms)
+    assert sum(each.macs for each in time.kinds) == work.macs
+
+
+def test_operators_that_run_badly_are_found_and_counted():
+    work = workload(traced(windowed_graph(Sampling(), SIZE)))
+    found = {each.operator.kind: each.count for each in badly_run(work, read_device("iphone-15-pro"))}
+    assert found["GridSample"] == 1
+    assert found[MANY_AXES] >= 1
+    assert not badly_run(asked(Skip(), (1, 2, 4, 8)), read_device("iphone-15-pro"))
+
+
+# plans
+
+
+def test_a_plan_tells_both_modes_and_says_that_nothing_was_measured():
+    found = plan("fastdvdnet-mobile", SIZE, 16, "snapdragon-8-gen3")
+    assert [(row.mode, row.precision) for row in found.rows] == [
+        ("windowed", "fp16"),
+        ("windowed", "int8"),
+        ("streaming", "fp16"),
+        ("streaming", "int8"),
+    ]
+    document = json.loads(json.dumps(found.document()))
+    assert (document["measured"], document["complete"], document["device"]["measured"]) == (False, True, False)
+    assert document["estimates"][0]["estimate"]["ms"] == found.rows[0].estimate.ms
+    text = found.text()
+    assert "frames of 40x24" in text
+    assert "ESTIMATES" in text
+    assert "NOT measured" in text
+    for each in found.device.figures().values():
+        assert each.source in text
+
+
+def test_what_leaves_the_unit_makes_estimates_lower_bounds():
+    found = plan(f"{__name__}:Sampling", SIZE, 1000, "iphone-15-pro")
+    assert not found.complete
+    assert {row.verdict for row in found.rows} == {"unknown"}
+    assert found.widest == ()
+    text = found.text()
+    assert "leaves the unit: Core ML runs it on the CPU" in text
+    assert "lower bounds" in text
+    assert plan(f"{__name__}:Sampling", SIZE, 1e-9, "iphone-15-pro").rows[0].verdict == "no"
+
+
+def test_verdicts_follow_the_interval():
+    time = Estimate(10, 5, 20, 10, 0, 0, ())
+    budgets = {20: "yes", 19.9: "likely", 10: "likely", 9.9: "unlikely", 5: "unlikely", 4.9: "no"}
+    assert {budget: _verdict(time, budget) for budget in budgets} == budgets
+
+
+def test_the_widest_variant_grows_with_the_budget_and_stays_in_it():
+    family, host = _Family(named("vespcn-mobile"), (8, 12)), read_device("host")
+    found = [_widest(family, "windowed", "fp32", host, budget) for budget in (0.01, 0.4, 0.8, 1.5, 6, 1000)]
+    factors = [each.variant.factor if each.fits else 0 for each in found]
+    assert factors == sorted(factors)
+    assert len(set(factors)) >= 4
+    for each, budget in zip(found, (0.01, 0.4, 0.8, 1.5, 6, 1000), strict=True):
+        assert each.fits == (each.estimate.ms <= budget)
+    assert not found[0].fits
+    assert found[0].variant == family.variants[0]  # what the least that there is would need
+    assert found[-1].last
+    key, _, value = found[-1].setting.partition("=")  # as `distill train --set` reads it
+    assert key == "student_options"
+    network = registry.find("vespcn-mobile").build(**yaml.safe_load(value))
+    assert workload(traced(windowed_graph(network, (8, 12)))).macs == found[-1].macs
+
+
+def test_a_file_of_weights_keeps_its_keywords(tmp_path):
+    keywords = {"hidden_convs": 1, "channels": 32, "colour": "rgb"}
+    path = tmp_path / "student.safetensors"
+    checkpoint.save(path, registry.find("vdsr").build(**keywords), checkpoint.Described("vdsr", keywords))
+    found = plan(str(path), (8, 8), 1000, "host")
+    assert found.name == "vdsr"
+    assert found.rows[0].macs == plan_of_same(keywords)
+    assert found.widest[0].variant.options == {"hidden_convs": 1, "channels": 128, "colour": "rgb"}
+    assert {row.mode for row in found.rows} == {"windowed"}  # it sees single frames
+    setting = f"--set '{found.widest[0].setting}'"
+    assert f"windowed fp32: {setting}, " in found.text()
+    nothing = replace(found, widest=(replace(found.widest[0], fits=False),))
+    assert f"windowed fp32: none; the narrowest, {setting}, needs" in nothing.text()
+
+
+def plan_of_same(keywords: dict[str, object]) -> int:
+    return workload(traced(windowed_graph(registry.find("vdsr").build(**keywords), (8, 8)))).macs
+
+
+@pytest.mark.parametrize("name", [name for name, (network, _) in students.NETWORKS.items() if network in _FAMILIES])
+def test_every_variant_of_every_family_can_be_built_and_is_wider(name):
+    student = named(name)
+    parameters = []
+    for variant in variants(student):
+        with torch.device("meta"):
+            network = student.build(**variant.options)
+        parameters.append(sum(weight.numel() for weight in network.parameters()))
+    assert parameters == sorted(set(parameters))
+    assert len(parameters) >= 5
+    assert [variant.options for variant in variants(student) if variant.factor == 1] == [{}]
+
+
+@pytest.mark.parametrize("name", ["fastdvdnet-mobile", "vespcn-mobile"])
+def test_mobile_variants_keep_to_multiples_of_16(name):
+    for variant in variants(named(name)):
+        widths = [
+            each for value in variant.options.values() for each in (value if isinstance(value, tuple) else [value])
+        ]
+        assert all(width % 16 == 0 for width in widths)
+
+
+# wrong input
+
+
+class Refusing(WindowNetwork):
+    window, hr_channels, lr_channels = 1, 3, None
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        raise RuntimeError("no tracing here")
+
+
+@pytest.mark.parametrize(
+    ("student", "size", "budget", "error", "complaint"),
+    [
+        ("fastdvdnet-mobil", SIZE, 16, ConfigError, r"Did you mean 'fastdvdnet-mobile'\?"),
+        ("fastdvdnet-mobile", (0, 40), 16, ConfigError, "The size is 40x0, but width and height must be at least 1"),
+        ("fastdvdnet-mobile", SIZE, 0, ConfigError, "The budget is 0 ms, expected more than 0"),
+        ("fastdvdnet-mobile", SIZE, float("nan"), ConfigError, "The budget is nan ms"),
+        ("basicvsr", SIZE, 16, InputError, "basicvsr-bi is not a network of fixed windows"),
+        ("runs/nothing.safetensors", SIZE, 16, InputError, "nothing.safetensors"),
+        (f"{__name__}:Refusing", SIZE, 16, CheckFailed, "Refusing cannot be traced: no tracing here"),
+    ],
+)
+def test_wrong_input_is_answered_with_one_sentence(student, size, budget, error, complaint):
+    with pytest.raises(error, match=complaint):
+        plan(student, size, budget, "host")
