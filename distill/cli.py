@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.cli_export import add_export_commands
 from distill.cli_parts import opened, progress, show
+from distill.cli_profile import add_profile_command
 from distill.errors import CheckFailed, ConfigError, DistillError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--device", default="auto")
     add_export_commands(commands, _add)
+    add_profile_command(commands, _add)
     _add(commands, "list", _list, "every network, its size and its cost")
     return parser
 

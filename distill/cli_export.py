@@ -1,4 +1,4 @@
-"""The commands about what leaves the house: `distill export`, `profile`, `plan`."""
+"""The commands about what leaves the house: `distill export`, `plan`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cli_parts import show, size
-from distill.errors import InputError
+from distill.cli_parts import show, size, window_network
 
 if TYPE_CHECKING:
     from distill.data import Clip
-    from distill.interfaces import VideoNetwork, WindowNetwork
 
 __all__ = ["add_export_commands"]
 
@@ -44,13 +42,11 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
 
 
 def _export(options: argparse.Namespace) -> int:
-    from distill.recipe import open_network
     from export.delivery import deliver, file_name
     from export.formats import Order, format_named
 
     kind = format_named(options.to)
-    network, described = open_network(options.network)
-    network = _window_network(network, options.network)
+    network, described = window_network(options.network)
     run = Path(options.network)
     out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
     stem = "student" if run.is_dir() else run.stem
@@ -98,11 +94,3 @@ def _clips(data: Path | None, samples: Any) -> list[Clip]:
     from distill.data import find_clips, sample_clips
 
     return list(find_clips(sample_clips(samples) if data is None else data))
-
-
-def _window_network(network: VideoNetwork, name: str) -> WindowNetwork:
-    from distill.interfaces import WindowNetwork
-
-    if not isinstance(network, WindowNetwork):
-        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported so far.")
-    return network

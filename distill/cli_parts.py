@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import InputError
+
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
     from distill.checkpoint import Described
-    from distill.interfaces import VideoNetwork
+    from distill.interfaces import VideoNetwork, WindowNetwork
 
-__all__ = ["is_exported", "opened", "progress", "show", "size"]
+__all__ = ["is_exported", "opened", "progress", "show", "size", "window_network"]
 
 
 def opened(name: str) -> tuple[VideoNetwork, Described]:
@@ -41,6 +43,21 @@ def _opened_file(path: Path) -> tuple[VideoNetwork, Described]:
     degradation = facts["degradation"]
     known = None if degradation == "unknown" else degradation
     return exported, Described(facts["network"], json.loads(facts["keywords"]), known)
+
+
+def window_network(name: str) -> tuple[WindowNetwork, Described]:
+    """A network that can be exported, by its name, its weights or its run folder.
+
+    Raises:
+        InputError: it restores clips as a whole.
+    """
+    from distill.interfaces import WindowNetwork
+    from distill.recipe import open_network
+
+    network, described = open_network(name)
+    if not isinstance(network, WindowNetwork):
+        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported and profiled so far.")
+    return network, described
 
 
 def size(text: str) -> tuple[int, int]:

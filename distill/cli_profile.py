@@ -1,0 +1,117 @@
+"""The command `distill profile`: what exported files and networks cost, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.cli_parts import is_exported, opened, progress, show, size, window_network
+from distill.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from distill.evaluate import Evaluation
+    from export.latency import FileEntry, NetworkEntry
+    from export.profile_row import Fidelity
+
+__all__ = ["add_profile_command"]
+
+_DONE = 0
+
+log = logging.getLogger("distill")
+
+
+def add_profile_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the sub-command; `add` makes one."""
+    command = add(commands, "profile", _profile, "this host's latency of exported files and networks, side by side")
+    command.add_argument("sources", nargs="+", metavar="SOURCE", help="exported files, run folders, files of weights")
+    command.add_argument("--size", type=size, nargs="+", default=[], metavar="WxH", help="low resolution, one or more")
+    command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
+    command.add_argument("--data", type=Path, help="footage of known truth, for the columns on quality")
+    command.add_argument("--report", type=Path, metavar="FILE.html", help="also write a page, and its JSON twin")
+    command.add_argument("--operators", action="store_true", help="also the time of each operator, of .onnx files")
+    command.add_argument("--sustained", type=float, metavar="SECONDS", help="also a run of so long without a pause")
+    command.add_argument("--compiled", action="store_true", help="networks also by torch.compile")
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from export.latency import profile
+
+    if options.report is not None and options.report.suffix != ".html":
+        raise ConfigError(f"--report names {options.report}, expected a file ending in .html.")
+    entries = _entries(options)
+    with progress(options, None, "run") as update:
+        found = profile(
+            entries,
+            sizes=options.size,
+            threads=options.threads or sorted({1, os.cpu_count() or 1}),
+            with_operators=options.operators,
+            sustained_seconds=options.sustained,
+            progress=update,
+        )
+    document = found.document(options.command_line)
+    if options.report is not None:
+        _write_report(options.report, found, document, options.command_line)
+    show(options, document, found.table())
+    return _DONE
+
+
+def _write_report(target: Path, found: Any, document: Any, command: str) -> None:
+    from distill.checkpoint import replacing
+    from export.report import html
+
+    for path, text in ((target, html(found, command)), (target.with_suffix(".json"), json.dumps(document, indent=2))):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        log.info("report  %s", path)
+
+
+def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
+    from export.latency import FileEntry, NetworkEntry
+
+    fidelities = _fidelities(options.sources, options.data) if options.data is not None else {}
+    entries: list[FileEntry | NetworkEntry] = []
+    for source in options.sources:
+        fidelity = fidelities.get(source)
+        if is_exported(Path(source)):
+            entries.append(FileEntry(Path(source), fidelity))
+            continue
+        network, described = window_network(source)
+        for streaming in (False, True):
+            for compiled in (False, True) if options.compiled else (False,):
+                entries.append(NetworkEntry(network, described.name, streaming, compiled, fidelity))
+    return entries
+
+
+def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
+    """How good each is on footage of known truth, and how it compares with the first network that PyTorch runs."""
+    from export.profile_row import Fidelity
+
+    evaluations = {source: found for source in sources if (found := _evaluation(source, data)) is not None}
+    reference = next((found for source, found in evaluations.items() if not is_exported(Path(source))), None)
+    return {
+        source: Fidelity(
+            found.psnr, found.psnr - reference.psnr if reference is not None else None, found.table().splitlines()[-1]
+        )
+        for source, found in evaluations.items()
+    }
+
+
+def _evaluation(source: str, data: Path) -> Evaluation | None:
+    """None where a file of fixed size does not take the footage."""
+    from distill.data import find_clips
+    from distill.evaluate import evaluate
+    from export.quality import FRAMES
+
+    network, described = opened(source)
+    try:
+        return evaluate(
+            network, find_clips(data), degradation=described.degradation or "bi", scale=network.scale, frames=FRAMES
+        )
+    except InputError as error:
+        log.warning("no quality of %s: %s", source, error)
+        return None
