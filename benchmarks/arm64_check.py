@@ -2,7 +2,7 @@
 
     python benchmarks/arm64_check.py FILE.onnx [FILE.onnx ...] --prefix FOLDER [--size 40x24] [--frames 7] [--threads 1]
 
-The first call fills FOLDER (about 210 MB): qemu's user-mode emulator, an arm64 Python from Debian's packages, and the
+The first call fills FOLDER (about 220 MB): qemu's user-mode emulator, an arm64 Python from Debian's packages, and the
 aarch64 wheels of the versions of ONNX Runtime and numpy that this host has. Nothing is installed on the host; root is
 not needed. Later calls find it there; delete FOLDER to start again. Needs an x86-64 Debian or Ubuntu (apt-get,
 dpkg-deb) whose package registry has arm64, and pip.
@@ -160,15 +160,35 @@ def zeros(memory: Any, size: tuple[int, ...]) -> Array:
 
 def report(path: Path, frames: Array, threads: int, prefix: Path) -> bool:
     """Print one row; whether both sides agree."""
-    facts = onnxruntime.InferenceSession(str(path)).get_modelmeta().custom_metadata_map
+    facts = facts_of(path, frames.shape[-2:])
     here, there = restored(path, frames, threads), emulated(path, frames, threads, prefix)
+    largest, psnr = differences(here, there)
+    agrees = psnr >= FLOORS_DB[facts["precision"]]  # not where a side is not finite
+    cells = [path.name, facts["mode"], facts["precision"], len(frames), "x".join(map(str, here.shape[:-3:-1]))]
+    print(*cells, f"{largest:.1e}", f"{psnr:.1f}", "ok" if agrees else "DIFFERS", sep=" | ", flush=True)
+    return agrees
+
+
+def facts_of(path: Path, size: tuple[int, ...]) -> Mapping[str, str]:
+    """What the file says of itself; leaves with one sentence where it cannot be run on frames of that size."""
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no other base
+        sys.exit(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}")
+    facts: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    if not facts.keys() >= {"window", "mode", "precision"}:
+        sys.exit(f"{path} was not written by distill-vsr.")
+    taken = session.get_inputs()[0].shape[-2:]
+    if any(isinstance(side, int) and side != given for side, given in zip(taken, size, strict=True)):
+        sys.exit(f"{path} takes frames of {taken[1]}x{taken[0]}: say so by --size.")
+    return facts
+
+
+def differences(here: Array, there: Array) -> tuple[float, float]:
+    """The largest one, and PSNR in dB for a range of 1; not a number where a side has none."""
     difference = np.abs(here.astype(np.float64) - there)
     error = float(np.square(difference).mean())
-    psnr = math.inf if error == 0 else -10 * math.log10(error)  # nan where a side is not finite
-    agrees = psnr >= FLOORS_DB[facts["precision"]]
-    cells = [path.name, facts["mode"], facts["precision"], len(frames), "x".join(map(str, here.shape[:-3:-1]))]
-    print(*cells, f"{difference.max():.1e}", f"{psnr:.1f}", "ok" if agrees else "DIFFERS", sep=" | ", flush=True)
-    return agrees
+    return float(difference.max()), math.inf if error == 0 else -10 * math.log10(error)
 
 
 def emulated(path: Path, frames: Array, threads: int, prefix: Path) -> Array:

@@ -32,7 +32,7 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
     command.add_argument("--floor", type=float, metavar="DB", help="PSNR against PyTorch under which it fails")
     command.add_argument("--sensitivity", action="store_true", help="int8: tell what each layer costs")
     command.add_argument("--ort", action="store_true", help="onnx: also the reduced .ort form")
-    command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: 16, streaming 18)")
+    command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: what it takes)")
     command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
     command = add(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
     command.add_argument("student", metavar="STUDENT", help="a student's name, or a file of its weights")
@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> int:
             streaming=options.streaming,
             sizes=tuple(options.size),
             clips=_calibration(calibration, degradation, network.scale, options.size, precision),
-            ios=options.ios or (18 if options.streaming else 16),
+            ios=options.ios or (18 if options.streaming or len(options.size) > 1 else 16),
             images=options.images,
         )
         target = out / file_name(stem, kind, order)

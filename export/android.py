@@ -1,6 +1,6 @@
-"""Latency on an Android phone: the file and a benchmark program go there by adb, run there, and their figures come back.
+"""Latency on an Android phone, over adb: the file and a benchmark program go there, and figures come back.
 
-What the phone ran is kept beside the figures. Nothing stays on the phone, whatever happens.
+What the program printed is kept beside the figures. Nothing stays on the phone, whatever happens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from distill.errors import CheckFailed, ConfigError, DistillError, InputError
-from export.android_benchmarks import Benchmark, Figures, Model, benchmark_for
+from export.android_benchmarks import Benchmark, Figures, Model, benchmark_for, last_line
 from export.artifact import sha256_of
 from export.profile_row import Row
 from export.protocol import STANDARD, Protocol
@@ -29,7 +29,7 @@ DEFAULT_SIZE = (120, 180)
 """Height and width of the low-resolution frames where the file leaves them free, as on the host."""
 
 _WRITABLE = "/data/local/tmp"  # the folder that adb may run programs from
-_ASK_SECONDS, _COPY_SECONDS = 30, 600
+_ASK_SECONDS, _COPY_SECONDS, _LOADING_SECONDS = 30, 600, 120
 _MACHINES = {183: "arm64-v8a", 40: "armeabi-v7a", 62: "x86_64", 3: "x86"}  # ELF's numbers, Android's names
 
 
@@ -43,7 +43,6 @@ class Phone:
         android: version of the system, such as "14".
         abis: instruction sets that its programs may have, the best first.
         cores: of the processor.
-        emulated: it is no phone.
     """
 
     name: str
@@ -51,8 +50,6 @@ class Phone:
     android: str
     abis: tuple[str, ...]
     cores: int
-
-    emulated: bool = False
 
     @property
     def description(self) -> str:
@@ -197,7 +194,7 @@ class Adb:
         """
         done = _finished([str(self.client), "-s", self.serial, *words], seconds)
         if done.returncode:
-            raise InputError(f"adb {words[0]} failed ({_last_line(done.stdout)}): see that the phone stays connected.")
+            raise InputError(f"adb {words[0]} failed ({last_line(done.stdout)}): see that the phone stays connected.")
         return done.stdout
 
 
@@ -210,7 +207,7 @@ def attached(client: Path, serial: str | None = None) -> Adb:
     done = _finished([str(client), "devices", "-l"], _ASK_SECONDS)
     _, header, listed = done.stdout.partition("List of devices attached")
     if done.returncode or not header:
-        raise InputError(f"adb does not work ({_last_line(done.stdout)}): see what `adb devices` says.")
+        raise InputError(f"adb does not work ({last_line(done.stdout)}): see what `adb devices` says.")
     # "SERIAL  state key:value ..."; the state may be several words
     states = dict(line.split(maxsplit=1) for line in listed.splitlines() if len(line.split()) > 1)
     if not states:
@@ -245,9 +242,8 @@ def phone_behind(adb: Adb) -> Phone:
         android=first("ro.build.version.release"),
         abis=tuple(first("ro.product.cpu.abilist", "ro.product.cpu.abi").split(",")),
         cores=_count(adb.ask("shell", "cat /sys/devices/system/cpu/present")),
-        emulated="1" in (told.get("ro.kernel.qemu"), told.get("ro.boot.qemu")),
     )
-    if phone.emulated:
+    if "1" in (told.get("ro.kernel.qemu"), told.get("ro.boot.qemu")):
         raise InputError(f"{phone.name} is an emulator, whose latency says nothing of a phone: connect a phone.")
     return phone
 
@@ -258,7 +254,7 @@ class _Session:
     def __init__(self, adb: Adb, phone: Phone, program: Path, protocol: Protocol) -> None:
         self._adb, self._phone, self._program = adb, phone, program
         self._folder = f"{_WRITABLE}/distill-vsr-{uuid.uuid4().hex[:12]}"
-        self._seconds = 120 + 2 * protocol.budget_seconds  # loading may take long
+        self._seconds = _LOADING_SECONDS + 2 * protocol.budget_seconds
 
     @classmethod
     @contextmanager
@@ -285,7 +281,7 @@ class _Session:
         whole = f"cd {self._folder} && {{ {started}; status=$?; rm -f pid; exit $status; }}"
         done = _finished([str(self._adb.client), "-s", self._adb.serial, "shell", whole], self._seconds)
         if done.returncode:
-            raise CheckFailed(f"{self._program.name} failed on the {self._phone.name}: {_last_line(done.stdout)}")
+            raise CheckFailed(f"{self._program.name} failed on the {self._phone.name}: {last_line(done.stdout)}")
         return done.stdout
 
     def fetch(self, name: str) -> str:
@@ -349,7 +345,7 @@ def _not_ready(serial: str, state: str) -> str:
     if state.startswith("unauthorized"):
         return f"The phone {serial} does not trust this computer yet: unlock it and accept its question."
     if state.startswith("no permissions"):
-        return f"This user may not open the phone {serial}: install udev rules (Debian: android-sdk-platform-tools-common)."
+        return f"This user may not open the phone {serial}: install Android's udev rules for USB, and plug it in again."
     return f"The phone {serial} is {state.split()[0]}, not ready: unlock it, or unplug it and plug it in again."
 
 
@@ -362,7 +358,3 @@ def _count(ranges: str) -> int:
     """Such as "0-3,6" -> 5."""
     spans = re.findall(r"(\d+)(?:-(\d+))?", ranges)
     return sum(int(last or start) - int(start) + 1 for start, last in spans)
-
-
-def _last_line(output: str) -> str:
-    return (output.strip().splitlines() or ["it printed nothing"])[-1].strip()

@@ -20,7 +20,7 @@ from distill.errors import CheckFailed, InputError
 from export.profile_row import figures
 from export.protocol import Protocol, Timing
 
-__all__ = ["Benchmark", "Figures", "Model", "Remote", "benchmark_for"]
+__all__ = ["Benchmark", "Figures", "Model", "Remote", "benchmark_for", "last_line", "perf_test_summary"]
 
 
 class Remote(Interface):
@@ -165,7 +165,7 @@ class PerfTest(Benchmark):
         settings = ["-e", "cpu", "-I", "-S", "1", "-x", str(threads), "-m", "times"]
         settings += [word for name, extent in model.free.items() for word in ("-f", f"{name}:{extent}")]
         begun = remote.call(*settings, "-r", str(max(protocol.warmup, 1)), model.name, f"begun-{threads}.csv")
-        cold = _summary(begun)
+        cold = perf_test_summary(begun)
         pace = cold["Total inference time cost"] / cold["Total inference requests"]
         wanted = max(protocol.minimum_runs, math.ceil(protocol.minimum_seconds / pace))
         runs = max(1, min(wanted, int(protocol.budget_seconds / pace)))
@@ -186,7 +186,7 @@ class PerfTest(Benchmark):
             p95_ms=sorted(counted)[math.ceil(0.95 * runs) - 1] * 1e3,
             load_ms=cold["Session creation time cost"] * 1e3,
             first_ms=cold["First inference time cost"] * 1e3,
-            peak_mb=_summary(run)["Peak working set size"] / 1e6,
+            peak_mb=perf_test_summary(run)["Peak working set size"] / 1e6,
             **figures(timing),
         )
         return told, begun + run
@@ -237,11 +237,16 @@ def benchmark_for(path: Path) -> Benchmark:
         ) from None
 
 
+def last_line(output: str) -> str:
+    """Of what a program printed; its reason where it failed."""
+    return (output.strip().splitlines() or ["it printed nothing"])[-1].strip()
+
+
 _NUMBER = r"[-+\d.]+(?:e[-+]\d+)?"
 _SECONDS = {"s": 1.0, "ms": 1e-3}
 
 
-def _summary(output: str) -> dict[str, float]:
+def perf_test_summary(output: str) -> dict[str, float]:
     """What onnxruntime_perf_test prints at its end: lines "Name: number unit"; times become seconds.
 
     Raises:
@@ -252,8 +257,8 @@ def _summary(output: str) -> dict[str, float]:
     needed = ("Session creation time cost", "First inference time cost", "Total inference time cost")
     if missing := [name for name in (*needed, "Total inference requests", "Peak working set size") if name not in told]:
         raise CheckFailed(
-            f"The output of onnxruntime_perf_test has no line {missing[0]!r} ({_last_line(output)}): build it from "
-            "ONNX Runtime 1.13 or later."
+            f"The output of onnxruntime_perf_test has no line {missing[0]!r} ({last_line(output)}): build it from "
+            "a newer ONNX Runtime."
         )
     return told
 
@@ -280,7 +285,7 @@ def _tflite_figures(output: str) -> Figures:
     ]
     if timings is None or len(statistics) < 2:
         raise CheckFailed(
-            f"benchmark_model told no figures ({_last_line(output)}): see whether it runs the file by hand."
+            f"benchmark_model told no figures ({last_line(output)}): see whether it runs the file by hand."
         )
     load, first, mean = (float(number) for number in timings.groups())
     warmup, counted = statistics[-2:]
@@ -321,7 +326,3 @@ def _extent(name: str, height: int, width: int, path: Path) -> int:
     if side not in sides or not (factor or "1").isdigit():
         raise InputError(f"{path} leaves {name!r} free, which is no size of a frame: export it with --size.")
     return int(factor or 1) * sides[side]
-
-
-def _last_line(output: str) -> str:
-    return (output.strip().splitlines() or ["it printed nothing"])[-1].strip()

@@ -87,7 +87,7 @@ def convert_apart(
         except Exception as error:  # whatever torch.export raises
             raise CheckFailed(f"{failed}: {_reason(error)}") from error
         named = {f"{place} {key}": tensor for place, each in enumerate(samples) for key, tensor in each.items()}
-        save_file({key: tensor.contiguous() for key, tensor in named.items()}, folder / "samples.safetensors")
+        save_file({key: tensor.clone().contiguous() for key, tensor in named.items()}, folder / "samples.safetensors")
         settings = {
             "converter": converter,
             "inputs": list(graph.inputs),
@@ -132,8 +132,9 @@ def run_task() -> None:
 
 
 def in_common_operators(program: ExportedProgram) -> ExportedProgram:
-    """The same with splits and repeated edges as slices and concatenations, which delegates take where the others
-    would end up beside them; a split into one part even stops a converter.
+    """The same with splits and repeated edges as slices and concatenations.
+
+    Delegates take these, where the others would be computed beside them; a split into one part even stops a converter.
     """
     aten = torch.ops.aten
     table = {
@@ -141,7 +142,8 @@ def in_common_operators(program: ExportedProgram) -> ExportedProgram:
         aten.split.Tensor: _split,
         aten.split_with_sizes.default: _split_with_sizes,
     }
-    return program.run_decompositions(table)
+    same: ExportedProgram = program.run_decompositions(table)
+    return same
 
 
 def _padded(tensor: Tensor, padding: list[int], mode: str = "constant", value: float | None = None) -> Tensor:

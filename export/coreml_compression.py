@@ -20,7 +20,7 @@ def add_compression(pipeline: Any, precision: str, kept: list[str]) -> None:
 
     "w8" rounds to 255 steps of equal size, symmetric around zero, of a size for each output channel. "p6" and "p4"
     take one of 64 or 16 values for each weight, a table for each tensor. Tensors of up to 2048 weights stay, as do
-    biases: they weigh little, and the first and the last layers, which pictures go through, are among them.
+    biases: they weigh little, and first layers, which pictures come in by, are among them.
 
     Args:
         pipeline: the conversion's passes, which one is added to.

@@ -2,8 +2,8 @@
 
 Core ML runs on Apple's systems only. This reads the program's operations and weights from the package and computes
 them one by one with PyTorch. A type that the program declares is honoured: what is declared half is rounded to half
-after each operation, while sums inside one operation are in float32, as on most of Apple's units, whose own order of
-summing it cannot know.
+after each operation. Sums inside one operation are in float32; in what order and precision Apple's units sum, and how
+images are rounded to 8 bits (here to the nearest), is not published.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Evaluator:
             Results by name, float32; pictures of the type image in [0, 1], in steps of 1/255.
 
         Raises:
-            CheckFailed: an input lacks or has another shape, or an operation fails.
+            CheckFailed: an input is missing or has another shape, or an operation fails.
         """
         known: dict[str, Operand] = dict(self._constants)
         for name, kind in self._inputs.items():
-            if kind.WhichOneof("type") == "stateType":
+            if name in self._states:
                 continue
             if name not in inputs:
                 raise CheckFailed(f"The ML program needs the input {name}.")
@@ -233,10 +233,10 @@ def _with_ends(steps: list[_Step], kept: set[str]) -> list[_Step]:
     ended: list[_Step] = []
     seen = set(kept)
     for step in reversed(steps):
-        names = dict.fromkeys(name for name, _ in step.results)
+        names = [name for name, _ in step.results]
         for operand in step.parameters.values():
-            names |= dict.fromkeys(each for each in (operand if isinstance(operand, list) else [operand]))
-        spent = tuple(name for name in names if isinstance(name, str) and name not in seen)
+            names += [each for each in (operand if isinstance(operand, list) else [operand]) if isinstance(each, str)]
+        spent = tuple(dict.fromkeys(name for name in names if name not in seen))
         seen |= set(spent)
         ended.append(_Step(step.kind, step.parameters, step.results, spent))
     return ended[::-1]

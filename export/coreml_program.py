@@ -83,11 +83,14 @@ class CoremlProgram(Program):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # that the model did not load, which is told below
             self._model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.ALL)
-        if self._model.__proxy__ is None:
-            reason = next(iter(str(self._model._framework_error).splitlines()), "it does not say why")
-            raise InputError(f"Core ML cannot load {path} ({reason}): export it again, or update macOS.")
         self._remembers = bool(package.model.description.state)
-        self.forget()
+        try:
+            if self._model.__proxy__ is None:
+                raise self._model._framework_error or RuntimeError("it does not say why")
+            self.forget()
+        except Exception as error:  # the system's exceptions have no other base
+            reason = _first_line(error)
+            raise InputError(f"Core ML cannot load {path} ({reason}): export it again, or update macOS.") from error
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         # halves too are given as float32: coremltools rounds them on the way
@@ -96,7 +99,7 @@ class CoremlProgram(Program):
             results = self._model.predict(given, self._state)
         except Exception as error:  # as above
             shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-            raise CheckFailed(f"Core ML fails on {shapes}: {str(error).splitlines()[0]}") from error
+            raise CheckFailed(f"Core ML fails on {shapes}: {_first_line(error)}") from error
         return {
             name: _array(value) if name in self._images else np.asarray(value, np.float32)
             for name, value in results.items()
@@ -120,7 +123,7 @@ class CoremlProgram(Program):
         try:
             plan = MLComputePlan.load_from_path(self._model.get_compiled_model_path(), self._model.compute_unit)
         except Exception as error:  # as above
-            raise CheckFailed(f"Core ML gives no compute plan: {str(error).splitlines()[0]}") from error
+            raise CheckFailed(f"Core ML gives no compute plan: {_first_line(error)}") from error
         rows: list[dict[str, object]] = []
         for operation in plan.model_structure.program.functions["main"].block.operations:
             usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
@@ -139,6 +142,10 @@ class CoremlProgram(Program):
         return rows
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _unit(device: object) -> str:
     return type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
 
@@ -146,7 +153,7 @@ def _unit(device: object) -> str:
 def _picture(array: Array) -> Image.Image:
     """(1, 3, H, W) in [0, 1] -> RGB of 8 bits."""
     pixels = np.clip(np.rint(array[0].transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels, "RGB")
+    return Image.fromarray(pixels)
 
 
 def _array(picture: Image.Image) -> Array:

@@ -141,8 +141,11 @@ class Format:
         return program
 
     def _demand(self) -> None:
-        if self.extra is not None and find_spec(self.needs) is None:
+        if find_spec(self.needs) is not None:
+            return
+        if self.extra is not None:
             raise InputError(f'{self.name} needs an extra: pip install "distill-vsr[{self.extra}]".')
+        raise InputError(f"{self.name} needs the package {self.needs}, which is not installed, or not to be had here.")
 
 
 FORMATS = (

@@ -118,8 +118,8 @@ def _unstack(module: GraphModule) -> None:
         source, *rest = _arguments(node)
         if node.target is _ATEN.stack.default and rest == [1] and _shape(node)[0] == 1:
             stacks[node] = list(source)
-        elif node.target is _ATEN.unflatten.int and rest[0] == 1 and len(_shape(node)) == 5:
-            stacks[node] = _channel_slices(node)
+        elif node.target is _ATEN.unflatten.int and len(_shape(source)) == 4 and _shape(node)[0] == 1:
+            stacks[node] = _slices(node, source, axis=rest[0])
         elif isinstance(source, Node) and source in stacks:
             _take(node, stacks[source], stacks)
     module.graph.eliminate_dead_code()
@@ -134,12 +134,13 @@ def _arguments(node: Node) -> tuple[Any, ...]:
     return node.args
 
 
-def _channel_slices(node: Node) -> list[Node]:
-    source, _, (count, channels) = _arguments(node)
+def _slices(node: Node, source: Node, axis: int) -> list[Node]:
+    """The parts of a stack that was unflattened out of channels (axis 1), or out of the batch (axis 0)."""
+    count, width = _shape(node)[1], 1 if axis == 0 else _shape(node)[2]
     parts = []
     with node.graph.inserting_before(node):
-        for place in range(count):
-            part = node.graph.call_function(_ATEN.slice.Tensor, (source, 1, place * channels, (place + 1) * channels))
+        for place in range(int(count)):
+            part = node.graph.call_function(_ATEN.slice.Tensor, (source, axis, place * width, (place + 1) * width))
             part.meta["val"] = node.meta["val"][:, place]
             parts.append(part)
     return parts

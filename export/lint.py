@@ -73,7 +73,9 @@ def _by_checker(model: ModelProto) -> Iterator[Finding]:
     for name, parts in ({"NNAPI": checker.check_nnapi_partitions(model, False)} | told).items():
         nodes, taken = parts.num_nodes, parts.num_supported_nodes
         if nodes == taken and parts.num_partitions == 1:
-            yield Finding("note", name, nodes, "ONNX Runtime's checker finds that it takes all nodes in one part.")
+            yield Finding(
+                "note", name, nodes, "ONNX Runtime's checker, which sees names, finds that it takes all in one part."
+            )
             continue
         lacks = sorted(each.removeprefix("ai.onnx:") for each in parts.unsupported_ops)
         way = "another network, or this one on the CPU"
@@ -146,8 +148,8 @@ _RULES = (
         "error",
         {"Pad"},
         lambda node, seen: _mode(node) != "constant",
-        "NNAPI and Core ML pad by a constant only: pad by zeros, or by at most some pixels by repeating the edge, "
-        "which the export turns into slices.",
+        "NNAPI pads by a constant only, and Core ML's programs have no padding: let a convolution pad by zeros, or "
+        "repeat the edge, which the export turns into slices.",
     ),
     _Rule(
         "error",

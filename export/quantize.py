@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.errors import ConfigError
+from distill.errors import CheckFailed, ConfigError
 from export.exported import open_exported
 from export.formats import Order
 from export.onnx_layout import layer_of
@@ -53,10 +53,13 @@ def int8_model(order: Order) -> ModelProto:
 
     Raises:
         ConfigError: there are no clips.
-        CheckFailed: the network cannot be expressed in ONNX, or the graph is not valid.
+        CheckFailed: the network cannot be expressed in ONNX, the graph is not valid, or nothing is left to quantise.
     """
     model = _float_model(order)
     parts = _Parts(model)
+    if not parts.integer:
+        name = type(order.network).__name__
+        raise CheckFailed(f"No convolution of {name} can compute in 8 bits without harm to the picture: export fp16.")
     return _quantised(model, _ranges(model, parts, _clips(order)), parts.integer)
 
 
@@ -264,6 +267,8 @@ def _measuring(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
 
 
 def _quantised(model: ModelProto, ranges: dict[str, Any], integer: Collection[str]) -> ModelProto:
+    if not integer:  # which the quantiser would take for all
+        return model
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
     facts = {entry.key: entry.value for entry in model.metadata_props}

@@ -59,7 +59,7 @@ class _Pictures:
 
 class _Interpreter(Interpreter):
     def __init__(self, module: nn.Module) -> None:
-        super().__init__(module)  # type: ignore[arg-type]  # an exported program's module is a GraphModule
+        super().__init__(module)
         self.constants: dict[str, Any] = {}
 
     def run_node(self, node: Node) -> Any:
@@ -95,6 +95,11 @@ def _at(place: int, argument: Any) -> Any:
     return argument
 
 
+def _whole(argument: Any) -> Any:
+    """A tensor in its own shape, of a batch of one."""
+    return argument.each[0].reshape(argument.shape) if isinstance(argument, _Pictures) else argument
+
+
 def _call(node: Node, args: Any, kwargs: Any) -> Any:
     assert callable(node.target)
     return node.target(*args, **kwargs)
@@ -115,8 +120,7 @@ def _one_by_one(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _P
             raise _unknown(node)
         results = [_call(node, map_aggregate(args, partial(_at, place)), kwargs) for place in range(count)]
     elif all(len(pictures.each) == 1 for pictures in found):
-        whole = map_aggregate(args, lambda each: _at(0, each).reshape(each.shape) if isinstance(each, _Pictures) else each)
-        results = [_call(node, whole, kwargs)]
+        results = [_call(node, map_aggregate(args, _whole), kwargs)]
     else:
         raise _unknown(node)
     return _Pictures(shape, [each if each.ndim == 4 else each.reshape(1, -1, *each.shape[-2:]) for each in results])
@@ -165,9 +169,9 @@ def _joined(node: Node, parts: Sequence[Any], axis: int = 0) -> _Pictures | None
 
 
 def _sliced(node: Node, source: _Pictures, axis: int = 0, *bounds: Any) -> _Pictures | None:
-    length = source.shape[axis]
-    start, stop, step = slice(*((*bounds, None, None)[:2] if bounds else (None,))).indices(length)
-    return _part(node, _shape(node), source, axis, start, stop)
+    start, stop, step = (*bounds, None, None, None)[:3]
+    start, stop, step = slice(start, stop, step).indices(source.shape[axis])
+    return None if step != 1 else _part(node, _shape(node), source, axis, start, stop)
 
 
 def _selected(node: Node, source: _Pictures, axis: int, place: int) -> _Pictures | None:
@@ -184,9 +188,7 @@ def _parted(node: Node, source: _Pictures, *rest: Any) -> list[_Pictures | None]
     return [_part(node, shape, source, axis, start, stop) for shape, start, stop in bounds]
 
 
-def _part(
-    node: Node, shape: tuple[int, ...], source: _Pictures, axis: int, start: int, stop: int
-) -> _Pictures | None:
+def _part(node: Node, shape: tuple[int, ...], source: _Pictures, axis: int, start: int, stop: int) -> _Pictures | None:
     """What lies between two places of an axis, seen in a shape; None for the last two axes."""
     axis %= len(source.shape)
     if axis >= len(source.shape) - 2:

@@ -23,7 +23,7 @@ from export.coreml_package import Package, quiet_coremltools, write_package
 from export.formats import Order
 from export.graph import SIZE_MULTIPLE, Graph, traced
 
-__all__ = ["coreml_package", "write"]
+__all__ = ["ml_package", "write"]
 
 # "operation", "model": coremltools' MIL operations and MLModel, which have no types
 
@@ -39,10 +39,10 @@ def write(order: Order, target: Path) -> None:
         ConfigError: the order asks for what no such file can have.
         CheckFailed: the network cannot be expressed in Core ML.
     """
-    write_package(coreml_package(order), target)
+    write_package(ml_package(order), target)
 
 
-def coreml_package(order: Order) -> Package:
+def ml_package(order: Order) -> Package:
     """The file's content; precisions are "fp32", "fp16", and "w8", "p6" and "p4" of `export.coreml_compression`.
 
     All but "fp32" compute in half precision and take and give half-precision arrays. A network that computes in half
@@ -78,7 +78,7 @@ def _graph(order: Order) -> Graph:
     """What is exported, of free size where several are asked for.
 
     Raises:
-        ConfigError: as `coreml_package`.
+        ConfigError: as `ml_package`.
     """
     if order.ios not in _TARGETS:
         raise ConfigError(f"A Core ML file is for iOS {' or '.join(map(str, _TARGETS))}, not {order.ios}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from distill.interfaces import windows
 from export.conversion import Task, convert_apart, in_common_operators
 from export.formats import Order
 from export.graph import Graph
+from export.litert_int8 import picture_operators
 
 if TYPE_CHECKING:
     from ai_edge_quantizer.quantizer import Quantizer
@@ -75,7 +77,7 @@ def _steps(graph: Graph, frames: Tensor) -> Iterator[dict[str, Tensor]]:
         yield inputs
         with torch.inference_mode():
             _, *following = graph.module(*inputs.values())
-        memories = dict(zip(memories, (each.clone() for each in following), strict=True))
+        memories = dict(zip(memories, following, strict=True))
 
 
 def convert(task: Task) -> None:
@@ -86,10 +88,8 @@ def convert(task: Task) -> None:
     examples = task.program.example_inputs
     assert examples is not None
     named = dict(zip(task.inputs, (_last(tensor) for tensor in examples[0]), strict=True))
-    content = litert_torch.convert(module, sample_kwargs=named).model_content()
-    if task.precision != "fp32":
-        content = _quantised(content, task)
-    task.target.write_bytes(_with_metadata(content, task.facts))
+    content = _with_metadata(litert_torch.convert(module, sample_kwargs=named).model_content(), task.facts)
+    task.target.write_bytes(content if task.precision == "fp32" else _quantised(content, task))
 
 
 class _ChannelsLast(nn.Module):
@@ -119,9 +119,12 @@ def _quantised(content: bytes, task: Task) -> bytes:
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName
 
-    quantizer.add_static_config(".*", TFLOperationName.ALL_SUPPORTED, 8, 8)
-    for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
-        quantizer.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    everything = TFLOperationName.ALL_SUPPORTED
+    quantizer.add_static_config(".*", everything, 8, 8)
+    kept = [(".*", TFLOperationName.INPUT), (".*", TFLOperationName.OUTPUT)]
+    kept += [(f"^{re.escape(scope)}$", everything) for scope in picture_operators(content)]
+    for scope, operator in kept:
+        quantizer.update_quantization_recipe(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
     samples = [{name: _last(tensor).numpy() for name, tensor in each.items()} for each in task.samples]
     ranges = quantizer.calibrate({SIGNATURE: samples}, num_threads=1)
     return bytes(quantizer.quantize(ranges).quantized_model)
@@ -136,7 +139,9 @@ def _halve_weights(quantizer: Quantizer) -> None:
         compute_precision=qtyping.ComputePrecision.FLOAT,
         explicit_dequantize=True,
     )
-    quantizer.update_quantization_recipe(".*", qtyping.TFLOperationName.ALL_SUPPORTED, half, AlgorithmName.FLOAT_CASTING)
+    quantizer.update_quantization_recipe(
+        ".*", qtyping.TFLOperationName.ALL_SUPPORTED, half, AlgorithmName.FLOAT_CASTING
+    )
 
 
 def _with_metadata(content: bytes, facts: dict[str, str]) -> bytes:

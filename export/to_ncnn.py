@@ -66,7 +66,9 @@ def _translate(task: Task, param: Path, weights: Path) -> None:
     examples = task.program.example_inputs[0]
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         source = Path(folder) / "model.pt"
-        torch.jit.trace(SinglePictures(task.program), examples, check_trace=False).save(str(source))
+        single = torch.export.export(SinglePictures(task.program), examples, strict=False).module()
+        # traced as a function, not as a module, whose attributes the file format would stumble over
+        torch.jit.trace(lambda *tensors: single(*tensors), examples, check_trace=False).save(str(source))
         shapes = ",".join(f"{list(tensor.shape)}f32".replace(" ", "") for tensor in examples)
         halves = int(task.precision == "fp16")
         command = [pnnx.EXEC_PATH, str(source), f"inputshape={shapes}", f"fp16={halves}", "device=cpu"]

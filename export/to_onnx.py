@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,15 +15,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from distill.errors import CheckFailed
+from distill.errors import CheckFailed, ConfigError
 from export.formats import Order
 from export.graph import Graph, traced
 from export.onnx_layout import to_phone_operators
+from export.onnx_program import read_metadata
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-__all__ = ["check", "onnx_model", "write"]
+__all__ = ["check", "onnx_model", "ort_operators", "write", "write_ort"]
 
 _OPSET = 18  # what the exporter writes without converting: oldest runtimes, fewest surprises
 
@@ -165,3 +168,62 @@ def check(model: ModelProto) -> None:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise CheckFailed(f"The exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
+
+
+def write_ort(path: Path, target: Path) -> None:
+    """Convert an exported .onnx file to ONNX Runtime's own format, all that its smallest builds for phones can read.
+
+    What can be rewritten ahead is, for ARM processors; on others the file is slower than the .onnx file. The metadata
+    comes along. ONNX Runtime orders some of its tables by chance, so the bytes differ from time to time.
+
+    Args:
+        path: in fp32 or int8.
+        target: where the .ort file goes.
+
+    Raises:
+        InputError: `path` is missing, is not ONNX, or was not written by this project.
+        ConfigError: it is in fp16; operators that this host computes in float32 would be fixed to that.
+    """
+    _rewrite_for_arm(path, target, "ORT")
+
+
+def ort_operators(path: Path) -> str:
+    """The operators that the .ort form of an .onnx file needs, a line a version of a set of them.
+
+    ONNX Runtime's `build.py --include_ops_by_config` builds a smaller library with those alone.
+
+    Raises:
+        InputError: `path` is missing, is not ONNX, or was not written by this project.
+        ConfigError: it is in fp16.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        rewritten = Path(folder) / "rewritten.onnx"
+        _rewrite_for_arm(path, rewritten, "ONNX")
+        model = onnx.load(rewritten)
+    versions = {opset.domain or "ai.onnx": opset.version for opset in model.opset_import}
+    needed: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for node in model.graph.node:
+        domain, version = node.domain or "ai.onnx", 1  # ONNX Runtime's own operators have one version
+        if domain == "ai.onnx":
+            version = onnx.defs.get_schema(node.op_type, versions[domain], "").since_version
+        needed[domain, version].add(node.op_type)
+    lines = (f"{domain};{version};{','.join(sorted(types))}\n" for (domain, version), types in sorted(needed.items()))
+    return "".join(lines)
+
+
+def _rewrite_for_arm(path: Path, target: Path, form: str) -> None:
+    """As onnxruntime.tools.convert_onnx_models_to_ort does for ARM, which also prints and writes paths of this host."""
+    import onnxruntime
+
+    if read_metadata(path)["precision"] == "fp16":
+        raise ConfigError(f"{path} is fp16, and an .ort file of it would compute in float32: take the .onnx file.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.save_model_format", form)
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    # a memory layout that ARM has not
+    left_out = {"disabled_optimizers": ["NchwcTransformer"]}
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **left_out)

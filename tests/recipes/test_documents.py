@@ -49,5 +49,5 @@ def test_a_student_in_four_steps(document, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     result = document("train", "--student", "mynet:MyNet", "--out", tmp_path / "run", *TINY[2:])
     assert "student after" in result["results"]
-    exported = document("export", tmp_path / "run", "--to", "onnx")
+    (exported,) = document("export", tmp_path / "run", "--to", "onnx")
     assert exported["parity"]["max_abs"] <= 1e-4
