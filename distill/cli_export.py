@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.cli_parts import show, size, window_network
+from distill.errors import ConfigError
 
 if TYPE_CHECKING:
     from distill.data import Clip
@@ -31,7 +32,7 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
     command.add_argument("--data", type=Path, help="footage to calibrate and prove on (default: the samples)")
     command.add_argument("--floor", type=float, metavar="DB", help="PSNR against PyTorch under which it fails")
     command.add_argument("--sensitivity", action="store_true", help="int8: tell what each layer costs")
-    command.add_argument("--ort", action="store_true", help="onnx: also the reduced .ort form")
+    command.add_argument("--ort", action="store_true", help="onnx: also the .ort form, and the operators it needs")
     command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: what it takes)")
     command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
     command = add(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
@@ -46,6 +47,10 @@ def _export(options: argparse.Namespace) -> int:
     from export.formats import Order, format_named
 
     kind = format_named(options.to)
+    if (options.ort or options.sensitivity) and kind.name != "onnx":
+        raise ConfigError(f"--ort and --sensitivity are for --to onnx, not {kind.name}.")
+    if (options.images or options.ios) and kind.name != "coreml":
+        raise ConfigError(f"--images and --ios are for --to coreml, not {kind.name}.")
     network, described = window_network(options.network)
     run = Path(options.network)
     out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
@@ -65,13 +70,26 @@ def _export(options: argparse.Namespace) -> int:
             images=options.images,
         )
         target = out / file_name(stem, kind, order)
-        delivery = deliver(order, kind, target, proof, degradation, floor=options.floor)
+        delivery = deliver(order, kind, target, proof, degradation, floor=options.floor, all_layers=options.sensitivity)
         deliveries.append(delivery)
+        if options.ort:
+            _write_ort(target)
         if not options.json:
             show(options, None, delivery.text())
     if options.json:
         show(options, [delivery.document() for delivery in deliveries], "")
     return _DONE
+
+
+def _write_ort(onnx: Path) -> None:
+    """The .ort form beside the file, and the list of operators that it needs."""
+    from distill.checkpoint import replacing
+    from export.to_onnx import ort_operators, write_ort
+
+    with replacing(onnx.with_suffix(".ort")) as temporary:
+        write_ort(onnx, temporary)
+    with replacing(onnx.with_suffix(".ort.config")) as temporary:
+        temporary.write_text(ort_operators(onnx), encoding="utf-8")
 
 
 def _plan(options: argparse.Namespace) -> int:

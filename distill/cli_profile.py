@@ -16,7 +16,7 @@ from distill.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from distill.evaluate import Evaluation
     from export.latency import FileEntry, NetworkEntry
-    from export.profile_row import Fidelity
+    from export.profile_row import Fidelity, Row
 
 __all__ = ["add_profile_command"]
 
@@ -36,6 +36,9 @@ def add_profile_command(commands: Any, add: Callable[..., argparse.ArgumentParse
     command.add_argument("--operators", action="store_true", help="also the time of each operator, of .onnx files")
     command.add_argument("--sustained", type=float, metavar="SECONDS", help="also a run of so long without a pause")
     command.add_argument("--compiled", action="store_true", help="networks also by torch.compile")
+    command.add_argument("--android", action="store_true", help="exported files also on the phone that adb reaches")
+    command.add_argument("--benchmark", type=Path, help="the program that times them there, built for the phone")
+    command.add_argument("--serial", help="of the phone, where adb reaches several")
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -43,21 +46,36 @@ def _profile(options: argparse.Namespace) -> int:
 
     if options.report is not None and options.report.suffix != ".html":
         raise ConfigError(f"--report names {options.report}, expected a file ending in .html.")
+    threads = options.threads or sorted({1, os.cpu_count() or 1})
+    phone = _phone_rows(options, threads) if options.android else []  # first, for what is missing is known at once
     entries = _entries(options)
     with progress(options, None, "run") as update:
         found = profile(
             entries,
             sizes=options.size,
-            threads=options.threads or sorted({1, os.cpu_count() or 1}),
+            threads=threads,
             with_operators=options.operators,
             sustained_seconds=options.sustained,
             progress=update,
         )
+    found = found.with_rows(phone)
     document = found.document(options.command_line)
     if options.report is not None:
         _write_report(options.report, found, document, options.command_line)
     show(options, document, found.table())
     return _DONE
+
+
+def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row]:
+    from export.android import DEFAULT_SIZE, profile_android
+
+    files = [Path(source) for source in options.sources if is_exported(Path(source))]
+    return [
+        run.row()
+        for path in files
+        for size in options.size or [DEFAULT_SIZE]
+        for run in profile_android(path, options.benchmark, serial=options.serial, size=size, threads=threads)
+    ]
 
 
 def _write_report(target: Path, found: Any, document: Any, command: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,16 @@ from export.artifact import Artifact, replacing_whole
 from export.exported import ExportedNetwork
 from export.footage import low_resolution_clips
 from export.formats import Format, Order, export
+from export.lint import Finding, lint
 from export.parity import Parity, parity
 from export.quality import Quality, quality
+from export.quantize import LayerCost, sensitivity
 
 __all__ = ["Delivery", "deliver", "file_name"]
+
+
+_NAMED_LAYERS = 5  # of those that cost most
+_SENSITIVITY_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,9 @@ class Delivery:
         quality: against truth, where the export is compressed.
         unit: what computed the exported side, as its runtime says.
         metadata: what the file says of itself.
+        findings: what phones would make of an ONNX graph.
+        layers: of an 8-bit file, what each costs, the costliest first; empty unless asked for, or unless a clip lost
+            more than is allowed.
     """
 
     artifact: Artifact
@@ -35,15 +44,21 @@ class Delivery:
     quality: Quality | None
     unit: str
     metadata: dict[str, str]
+    findings: Sequence[Finding] = ()
+    layers: Sequence[LayerCost] = ()
 
     def text(self) -> str:
-        """A line such as `onnx  fp32  ok  1.2 s  student.onnx (0.4 MB)  max|diff| 2e-06  116.9 dB`, and quality."""
+        """A line such as `onnx  fp32  ok  1.2 s  student.onnx (0.4 MB)  max|diff| 2e-06  116.9 dB`, and more lines."""
         artifact, proof = self.artifact, self.parity
-        line = (
+        lines = [
             f"{artifact.format}  {artifact.precision}  ok  {artifact.seconds:.1f} s  {artifact.path} "
             f"({artifact.bytes / 1e6:.1f} MB)  max|diff| {proof.max_abs:.0e}  {proof.psnr_db:.1f} dB  ({self.unit})"
-        )
-        return line if self.quality is None else f"{line}\n{self.quality.table()}"
+        ]
+        if self.quality is not None:
+            lines.append(self.quality.table())
+        lines += [f"phones: {each.severity}: {each.operator} x{each.count}: {each.advice}" for each in self.findings]
+        lines += [f"{each.layer}  {each.gain_db:+.2f} dB if it stays in float" for each in self.layers]
+        return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
         """What json.dumps can write."""
@@ -59,6 +74,8 @@ class Delivery:
             "unit": self.unit,
             "parity": self.parity.document(),
             "quality": None if self.quality is None else self.quality.document(),
+            "findings": [asdict(each) for each in self.findings],
+            "layers": [asdict(each) for each in self.layers],
         }
 
 
@@ -73,7 +90,14 @@ def file_name(stem: str, kind: Format, order: Order) -> str:
 
 
 def deliver(
-    order: Order, kind: Format, target: Path, clips: Sequence[Clip], degradation: str, *, floor: float | None = None
+    order: Order,
+    kind: Format,
+    target: Path,
+    clips: Sequence[Clip],
+    degradation: str,
+    *,
+    floor: float | None = None,
+    all_layers: bool = False,
 ) -> Delivery:
     """Write a file, prove it, and only then put it in its place.
 
@@ -84,6 +108,7 @@ def deliver(
         clips: high-resolution footage for the proof.
         degradation: that the network was trained on.
         floor: PSNR against PyTorch in dB that is demanded; None for the precision's own.
+        all_layers: tell what each layer of an 8-bit ONNX file costs, whatever it lost.
 
     Raises:
         ConfigError: the format has no such precision or sizes.
@@ -99,4 +124,12 @@ def deliver(
         compressed = order.precision not in ("fp32", "fp16")
         judged = quality(order, kind, exported, clips, degradation) if compressed else None
         program = exported.program
-    return Delivery(replace(artifact, path=target), proof, judged, program.unit_got, dict(program.metadata))
+    done = Delivery(replace(artifact, path=target), proof, judged, program.unit_got, dict(program.metadata))
+    if kind.name != "onnx":
+        return done
+    done = replace(done, findings=lint(target))
+    if order.precision == "int8" and (all_layers or not (judged is None or judged.within)):
+        few = replace(order, clips=[clip[:_SENSITIVITY_FRAMES] for clip in order.clips[:1]])
+        layers = sensitivity(few)
+        done = replace(done, layers=layers if all_layers else layers[:_NAMED_LAYERS])
+    return done

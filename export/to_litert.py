@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import ConfigError
-from distill.interfaces import windows
+from distill.interfaces import repeat_edges, windows
 from export.conversion import Task, convert_apart, in_common_operators
 from export.formats import Order
 from export.graph import Graph
@@ -47,7 +47,7 @@ def write(order: Order, target: Path) -> None:
 
 
 def _samples(order: Order, graph: Graph) -> Iterator[dict[str, Tensor]]:
-    """The inputs of every run that restores the order's clips.
+    """The inputs of every run that restores a frame of the order's clips.
 
     Raises:
         ConfigError: there are no clips, or one is smaller than the order's size.
@@ -62,7 +62,8 @@ def _samples(order: Order, graph: Graph) -> Iterator[dict[str, Tensor]]:
                 f"{width}x{height} at low resolution."
             )
         frames = clip[..., :height, :width].cpu().float()
-        yield from _steps(graph, frames) if order.streaming else _windows(frames, order.network.window)
+        window = order.network.window
+        yield from _steps(graph, frames, window // 2) if order.streaming else _windows(frames, window)
 
 
 def _windows(frames: Tensor, window: int) -> Iterator[dict[str, Tensor]]:
@@ -70,11 +71,13 @@ def _windows(frames: Tensor, window: int) -> Iterator[dict[str, Tensor]]:
         yield {f"frame_{place}": frame[None] for place, frame in enumerate(each)}
 
 
-def _steps(graph: Graph, frames: Tensor) -> Iterator[dict[str, Tensor]]:
+def _steps(graph: Graph, frames: Tensor, reach: int) -> Iterator[dict[str, Tensor]]:
+    """Of a shot, without the runs before its first frame, whose memories still hold zeros."""
     memories = {memory.name: graph.inputs[memory.name] for memory in graph.memories}
-    for frame in frames:
+    for place, frame in enumerate(repeat_edges(frames, reach)):
         inputs = {"frame": frame[None], **memories}
-        yield inputs
+        if place >= 2 * reach:
+            yield inputs
         with torch.inference_mode():
             _, *following = graph.module(*inputs.values())
         memories = dict(zip(memories, following, strict=True))
