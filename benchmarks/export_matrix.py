@@ -21,7 +21,6 @@ from pathlib import Path
 
 from distill.cli import main
 from distill.data import find_clips, sample_clips
-from distill.errors import DistillError
 from distill.interfaces import WindowNetwork
 from distill.recipe import open_network
 from export.delivery import Delivery, deliver, file_name
@@ -38,12 +37,13 @@ PAGE = """# Every student in every format
 Made by `python benchmarks/export_matrix.py` on {date} ({versions}, commit {commit}); do not edit.
 
 Students trained by `distill train --teacher edvr --student NAME` as it comes (VDSR for {vdsr} steps and D3DNet for
-{d3dnet}, since they are slow to train), exported for the held-out samples' low resolution. *max abs diff* and *PSNR* are
-against PyTorch on real frames; *lost* is what each held-out clip loses in PSNR-Y against truth (dB, compressed files
-only; bold where above 0.1). *Splits* are operators at which the phone providers of ONNX Runtime would take the network
-apart. Core ML files were not run by Core ML, which there is on Apple's systems alone: this project's own evaluator
-computed them from the saved file. Streaming Core ML files keep their memories in half precision, also where they
-compute in single.
+{d3dnet}, since they are slow to train), exported for the held-out samples' low resolution.
+
+- *max abs diff* and *PSNR* are against PyTorch, on real frames.
+- *lost* is what each held-out clip loses in PSNR-Y against truth (dB, compressed files only; bold where above 0.1).
+- *splits* are what the lint calls errors: where the phone providers of ONNX Runtime would take the network apart.
+- Core ML files were not run by Core ML, which there is on Apple's systems alone: this project's own evaluator computed
+  them from the saved file. Streaming ones keep their memories in half precision, also where they compute in single.
 
 | student | format | precision | mode | status | MB | max abs diff | PSNR dB | lost dB | splits |
 |---|---|---|---|---|---|---|---|---|---|
@@ -102,8 +102,9 @@ def cells(student: str, run: Path) -> Iterator[Cell]:
                 target = run / "export" / file_name("student", kind, order)
                 try:
                     yield Cell(student, kind, precision, streaming, deliver(order, kind, target, proof, degradation))
-                except DistillError as error:
-                    yield Cell(student, kind, precision, streaming, None, str(error))
+                except Exception as error:  # a failure is a row, whatever it is
+                    reason = str(error).splitlines()[0].replace("|", "/")
+                    yield Cell(student, kind, precision, streaming, None, f"{type(error).__name__}: {reason}")
 
 
 def shortened(student: str) -> list[str]:

@@ -30,6 +30,7 @@ __all__ = ["Task", "convert_apart", "in_common_operators", "run_task"]
 
 _LONGEST = 3600.0  # seconds that a conversion may take
 _MEMORY_SHARE = 0.8  # of what is free when it starts
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "allocate memory")
 _START = "from export.conversion import run_task; run_task()"
 
 
@@ -123,11 +124,8 @@ def run_task() -> None:
             target=Path(settings["target"]),
         )
         _function(settings["converter"])(task)
-    except MemoryError:
-        (folder / "reason").write_text("the conversion needs more memory than is free")
-        sys.exit(1)
     except Exception as error:  # converters raise anything
-        (folder / "reason").write_text(_reason(error))
+        (folder / "reason").write_text(_reason(error), "utf-8")
         sys.exit(1)
 
 
@@ -142,7 +140,8 @@ def in_common_operators(program: ExportedProgram) -> ExportedProgram:
         aten.split.Tensor: _split,
         aten.split_with_sizes.default: _split_with_sizes,
     }
-    same: ExportedProgram = program.run_decompositions(table)
+    with _quiet():
+        same: ExportedProgram = program.run_decompositions(table)
     return same
 
 
@@ -203,7 +202,7 @@ def _run(folder: Path) -> str:
     if code == 0:
         return ""
     if (folder / "reason").exists():
-        return (folder / "reason").read_text()
+        return (folder / "reason").read_text("utf-8")
     lines = log.read_text(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     stopped = f"was stopped by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -237,6 +236,8 @@ def _limit_memory() -> None:
 def _reason(error: Exception) -> str:
     """One line, with the operator where the message names it further down."""
     text = str(error).strip() or type(error).__name__
+    if any(sign in text for sign in _OUT_OF_MEMORY):
+        return "the conversion needs more memory than is free: free some, or give a smaller size"
     first = text.splitlines()[0].strip().rstrip(".")
     operator = re.search(r"torch\.ops\.([\w.]+)", text)
     if operator is None or operator.group(1) in first:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +44,14 @@ class ExecuTorchProgram(Program):
         try:
             with held_back():
                 self._module = _C._load_for_executorch_from_buffer(self._content)
-        except RuntimeError as error:
+                methods = self._module.method_names()  # reads the file
+                self.metadata = self._read_metadata() if METADATA in methods else {}
+        except (RuntimeError, ValueError) as error:
             raise InputError(f"ExecuTorch cannot load {path} ({_reason(error)}): export it again.") from error
-        self.metadata = self._read_metadata(path)
+        if not self.metadata.keys() >= _OWN_KEYS:
+            raise InputError(
+                f"{path} is an ExecuTorch program that this version of distill-vsr did not write: {_WANTED}"
+            )
         self._inputs: list[str] = json.loads(self.metadata["inputs"])
         self._outputs: list[str] = json.loads(self.metadata["outputs"])
         parts = self._content.count(b"XnnpackBackend")  # each that is left to it names it
@@ -58,23 +62,16 @@ class ExecuTorchProgram(Program):
             with held_back():
                 self._library._unsafe_reset_threadpool(self._threads)
         tensors = tuple(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs)
-        outputs = self._called("forward", tensors)
+        try:
+            outputs = self._module.run_method("forward", tensors)
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise CheckFailed(f"ExecuTorch fails on {shapes}: {_reason(error)}") from error
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
 
-    def _called(self, method: str, arguments: tuple[torch.Tensor, ...]) -> list[Any]:
-        try:
-            outputs: list[Any] = self._module.run_method(method, arguments)
-        except RuntimeError as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in arguments)
-            raise CheckFailed(f"ExecuTorch fails on {shapes}: {_reason(error)}") from error
-        return outputs
-
-    def _read_metadata(self, path: Path) -> dict[str, str]:
-        if METADATA in self._module.method_names():
-            metadata: dict[str, str] = json.loads(self._called(METADATA, ())[0])
-            if metadata.keys() >= _OWN_KEYS:
-                return metadata
-        raise InputError(f"{path} is an ExecuTorch program that this version of distill-vsr did not write: {_WANTED}")
+    def _read_metadata(self) -> dict[str, str]:
+        metadata: dict[str, str] = json.loads(self._module.run_method(METADATA, ())[0])
+        return metadata
 
 
 def load(path: Path, threads: int | None = None) -> ExecuTorchProgram:
@@ -92,5 +89,5 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[0]

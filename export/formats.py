@@ -153,6 +153,12 @@ FORMATS = (
            "onnxruntime", None, "free"),
     Format("coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write",
            "export.coreml_program:load", "coremltools", None, "several"),
+    Format("litert", ".tflite", ("fp32", "fp16", "int8"), "export.to_litert:write", "export.litert_program:load",
+           "litert_torch", "litert", "one"),
+    Format("executorch", ".pte", ("fp32", "fp16"), "export.to_executorch:write", "export.executorch_program:load",
+           "executorch", "executorch", "one"),
+    Format("ncnn", ".ncnn", ("fp32", "fp16"), "export.to_ncnn:write", "export.ncnn_program:load",
+           "pnnx", "ncnn", "one"),
 )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ _RULES = (
         "error",
         {"ConvTranspose"},
         lambda node, seen: True,
-        "NNAPI has none: give it a kernel of its stride, then the export turns it into a 1x1 convolution.",
+        "NNAPI has none: export for a fixed size, which turns one whose kernel is its stride into a 1x1 convolution.",
     ),
     _Rule(
         "error",

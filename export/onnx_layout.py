@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["attribute", "layer_of", "to_phone_operators"]
+__all__ = ["attribute", "layer_of", "to_phone_operators", "without_transposed"]
 
 _Constant = NDArray[Any]
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Clip", "Tanh", "Sigmoid", "Cast"}
@@ -19,9 +19,8 @@ _MARK = ":"  # between a weight's name in the network and what has been done to 
 
 
 def to_phone_operators(model: ModelProto) -> None:
-    """Rewrite a model in place, so that Android's NNAPI and Core ML take all of it.
+    """Rewrite a model in place, in operators that Android's NNAPI and Core ML take and that cost a CPU nothing.
 
-    - A transposed convolution whose kernel is its stride becomes a 1x1 convolution and a depth to space.
     - Padding that repeats edge pixels becomes slices and concatenations.
     - Depth to space that reads channel by channel (CRD) becomes one that reads place by place (DCR), and the
       convolutions in front of it give their channels in that order. It stays where anything else would see that.
@@ -31,13 +30,26 @@ def to_phone_operators(model: ModelProto) -> None:
     """
     graph = _Graph(model)
     for node in list(model.graph.node):
-        if node.op_type == "ConvTranspose":
-            _use_convolution(graph, node)
-        elif node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"edge":
+        if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"edge":
             _use_slices(graph, node)
     for node in model.graph.node:
         if node.op_type == "DepthToSpace" and attribute(node, "mode", b"DCR") == b"CRD":
             _read_by_place(graph, node)
+    graph.drop_unused()
+
+
+def without_transposed(model: ModelProto) -> None:
+    """Rewrite a model in place: transposed convolutions whose kernel is their stride as 1x1 ones and depth to space.
+
+    NNAPI has no transposed convolutions, and ONNX Runtime no 8-bit ones. In float32 the two take its CPU longer.
+
+    Args:
+        model: as above.
+    """
+    graph = _Graph(model)
+    for node in list(model.graph.node):
+        if node.op_type == "ConvTranspose":
+            _use_convolution(graph, node)
     graph.drop_unused()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from distill.errors import CheckFailed, ConfigError
 from export.exported import open_exported
 from export.formats import Order
-from export.onnx_layout import layer_of
+from export.onnx_layout import layer_of, without_transposed
 from export.onnx_program import load
 from export.program import Array, Program
 from export.to_onnx import check, onnx_model
@@ -38,6 +38,8 @@ _ACTIVATIONS = {"Clip", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"}
 _PICTURE_SUMS = {"Add", "Cast", "Clip", "Div", "Mul", "Sub"}
 _INTEGER = {"Add", "Concat", "DepthToSpace", "LeakyRelu", "Relu", "Slice", "Split"}  # besides convolutions
 _COLOURS = 3
+
+_Ranges = dict[str, tuple[np.float32, np.float32]]
 
 
 def int8_model(order: Order) -> ModelProto:
@@ -81,6 +83,9 @@ class LayerCost:
 def sensitivity(order: Order, told: Callable[[int, int], None] = lambda done, total: None) -> list[LayerCost]:
     """What leaving each quantised convolution in float would gain, on the order's clips.
 
+    That is what the file then says. ONNX Runtime, from some version on, still quantises a float convolution that
+    stands between quantised ones, one scale a tensor; here it is kept from that.
+
     Args:
         order: as for `int8_model`; a few frames are enough, all of them are restored once for every layer.
         told: called with the layers measured so far and all of them.
@@ -117,7 +122,9 @@ def sensitivity(order: Order, told: Callable[[int, int], None] = lambda done, to
 def _float_model(order: Order) -> ModelProto:
     if not order.clips:
         raise ConfigError("int8 needs real frames to measure ranges on, and none were given: give footage with --data.")
-    return onnx_model(replace(order, precision="fp32"))
+    model = onnx_model(replace(order, precision="fp32"))
+    without_transposed(model)
+    return model
 
 
 def _clips(order: Order) -> list[Tensor]:
@@ -218,10 +225,8 @@ class _Parts:
         return integer
 
 
-def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> dict[str, Any]:
-    """The least and the greatest value over all frames of each tensor that may be quantised, as TensorData."""
-    from onnxruntime.quantization import TensorData
-
+def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> _Ranges:
+    """The least and the greatest value over all frames of each tensor that may be quantised."""
     tensors = _quantisable(model, parts.integer)
     found: dict[str, list[tuple[Array, Array]]] = {name: [] for name in tensors}
     with tempfile.TemporaryDirectory() as folder:
@@ -235,13 +240,9 @@ def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> dict[s
                 outputs = program.run(inputs)
                 for name in tensors:
                     found[name].append((outputs[f"{name}_least"], outputs[f"{name}_greatest"]))
-    ranges = {}
-    for name, values in found.items():
-        least, greatest = np.float32(np.min(values)), np.float32(np.max(values))
-        # frames can be anything from black to white, whatever these were
-        ends = (np.float32(0), np.float32(1)) if name in parts.frames else (least, greatest)
-        ranges[name] = TensorData(lowest=ends[0], highest=ends[1])
-    return ranges
+    ranges = {name: (np.float32(np.min(values)), np.float32(np.max(values))) for name, values in found.items()}
+    # frames can be anything from black to white, whatever these were
+    return ranges | {name: (np.float32(0), np.float32(1)) for name in ranges if name in parts.frames}
 
 
 def _quantisable(model: ModelProto, integer: Collection[str]) -> list[str]:
@@ -266,10 +267,11 @@ def _measuring(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
     return measuring
 
 
-def _quantised(model: ModelProto, ranges: dict[str, Any], integer: Collection[str]) -> ModelProto:
+def _quantised(model: ModelProto, ranges: _Ranges, integer: Collection[str]) -> ModelProto:
     if not integer:  # which the quantiser would take for all
         return model
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
 
     facts = {entry.key: entry.value for entry in model.metadata_props}
     separate, apart = _read_apart(model, integer)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from distill.errors import CheckFailed, ConfigError
 from export.formats import Order
 from export.graph import Graph, traced
-from export.onnx_layout import to_phone_operators
+from export.onnx_layout import to_phone_operators, without_transposed
 from export.onnx_program import read_metadata
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def onnx_model(order: Order) -> ModelProto:
     to_phone_operators(model)
     if graph.free_size:
         _name_sizes(model, graph, order.network.scale)
+    else:  # which alone accelerators take
+        without_transposed(model)
     for key, value in sorted(facts.items()):
         model.metadata_props.add(key=key, value=value)
     check(model)

@@ -12,7 +12,7 @@ from torch import nn
 
 from export.exported import open_exported
 from export.formats import FORMATS, Order, export
-from export.onnx_layout import layer_of, to_phone_operators
+from export.onnx_layout import layer_of, to_phone_operators, without_transposed
 from students.fastdvdnet_mobile import FastDVDnetMobile
 
 SIDES = (5, 7)
@@ -57,6 +57,7 @@ def rewritten(model, sides=SIDES):
     """The operators of the rewritten model, which must be valid and compute the same."""
     expected = outputs_of(model, sides)
     to_phone_operators(model)
+    without_transposed(model)
     onnx.checker.check_model(model, full_check=True)
     used = {name for each in model.graph.node for name in each.input}
     assert {each.name for each in model.graph.initializer} == used - {each.name for each in model.graph.input} - {
