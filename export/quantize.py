@@ -198,7 +198,8 @@ class _Parts:
                 pending += [(source, is_correction) for source in sources]
             elif node.op_type == "Conv" and not is_correction:
                 ends.add(node.name)
-                if self._constants[node.input[1]].dims[1] <= _COLOURS:  # a change of colours
+                weight = self._constants.get(node.input[1])
+                if weight is not None and weight.dims[1] <= _COLOURS:  # a change of colours
                     pending.append((node.input[0], False))
         return ends
 
@@ -218,8 +219,10 @@ class _Parts:
     def _integer(self, floats: set[str]) -> set[str]:
         integer, tensors = set(), self._memories - self._pictures
         for node in self._nodes:
-            follows = node.op_type in _INTEGER and tensors.issuperset(self._sources(node))
-            if node.name not in floats and (follows or node.op_type == "Conv"):
+            sources = self._sources(node)
+            follows = node.op_type in _INTEGER and sources and tensors.issuperset(sources)
+            convolves = node.op_type == "Conv" and node.input[1] in self._constants
+            if node.name not in floats and (follows or convolves):
                 integer.add(node.name)
                 tensors = tensors.union(node.output)
         return integer
