@@ -14,7 +14,7 @@ from export.footage import low_resolution_clips
 from export.formats import Format, Order, export
 from export.lint import Finding, lint
 from export.parity import Parity, parity
-from export.quality import Quality, quality
+from export.quality import FRAMES, Quality, quality
 from export.quantize import LayerCost, sensitivity
 
 __all__ = ["Delivery", "deliver", "file_name"]
@@ -98,6 +98,7 @@ def deliver(
     *,
     floor: float | None = None,
     all_layers: bool = False,
+    frames: int = FRAMES,
 ) -> Delivery:
     """Write a file, prove it, and only then put it in its place.
 
@@ -108,6 +109,7 @@ def deliver(
         clips: high-resolution footage for the proof.
         degradation: that the network was trained on.
         floor: PSNR against PyTorch in dB that is demanded; None for the precision's own.
+        frames: of each clip that quality is measured on, at most.
         all_layers: tell what each layer of an 8-bit ONNX file costs, whatever it lost.
 
     Raises:
@@ -122,7 +124,7 @@ def deliver(
         exported = ExportedNetwork(unproven, kind)
         proof = parity(order.network, exported, low, floor=floor)
         compressed = order.precision not in ("fp32", "fp16")
-        judged = quality(order, kind, exported, clips, degradation) if compressed else None
+        judged = quality(order, kind, exported, clips, degradation, frames) if compressed else None
         program = exported.program
     done = Delivery(replace(artifact, path=target), proof, judged, program.unit_got, dict(program.metadata))
     if kind.name != "onnx":

@@ -20,7 +20,7 @@ ALLOWED_LOSS_DB = 0.1
 """A compressed student that loses more on a clip is told so."""
 
 FRAMES = 16
-"""Of each clip that are measured, at most."""
+"""Of each clip that are measured, at most, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def quality(order: Order, kind: Format, exported: ExportedNetwork, clips: Sequen
         exported: the file.
         clips: high-resolution clips of known truth.
         degradation: a name that `distill.data.degrade` knows.
+        frames: of each clip, at most.
 
     Raises:
         DataError: there is no clip.
@@ -94,7 +95,7 @@ def quality(order: Order, kind: Format, exported: ExportedNetwork, clips: Sequen
         clips = [clip for clip in clips if sizes[clip.name] == first]
 
     def measured(network: Any) -> Evaluation:
-        return evaluate(network, clips, degradation=degradation, scale=scale, frames=FRAMES)
+        return evaluate(network, clips, degradation=degradation, scale=scale, frames=frames)
 
     before = measured(order.network)
     if not exported.sizes or first in exported.sizes:
