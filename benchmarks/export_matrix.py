@@ -4,7 +4,7 @@
 
 RUNS is a folder of finished runs, edvr-STUDENT each; a student without one is trained first. Takes about an hour on two
 cores, most of it D3DNet's, and as long again for students to be trained.
-Exported files are left in RUNS/edvr-STUDENT/export, beside the table's rows: stopped, it goes on after the last student.
+Exported files are left in RUNS/edvr-STUDENT/export, beside their rows of the table: stopped, it goes on from there.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Students trained by `distill train --teacher edvr --student NAME` as it comes (V
 {d3dnet}, since they are slow to train), exported for the held-out samples' low resolution.
 
 - *max abs diff* and *PSNR* are against PyTorch, on real frames.
-- *lost* is what each held-out clip loses in PSNR-Y against truth over its 16 frames (SOF-VSR: 4; VDSR, D3DNet: 2), in dB,
-  compressed files only; bold where one is above 0.1.
+- *lost* is what each held-out clip loses in PSNR-Y against truth over its 16 frames (SOF-VSR: 4; VDSR, D3DNet: 2),
+  in dB, compressed files only; bold where one is above 0.1.
 - *splits* are what the lint calls errors: where the phone providers of ONNX Runtime would take the network apart.
 - Core ML files were not run by Core ML, which there is on Apple's systems alone: this project's own evaluator computed
   them from the saved file. Streaming ones keep their memories in half precision, also where they compute in single.

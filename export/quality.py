@@ -69,8 +69,15 @@ class Quality:
         return "\n".join([*lines, f"({convention}{twin})"])
 
 
-def quality(order: Order, kind: Format, exported: ExportedNetwork, clips: Sequence[Clip], degradation: str) -> Quality:
-    """Measure both on the first `FRAMES` frames of each clip, degraded.
+def quality(
+    order: Order,
+    kind: Format,
+    exported: ExportedNetwork,
+    clips: Sequence[Clip],
+    degradation: str,
+    frames: int = FRAMES,
+) -> Quality:
+    """Measure both on the first frames of each clip, degraded.
 
     A file that is fixed to a size other than the clips' is measured by a twin. Where the format has one size a file,
     only the clips of the first clip's size count.
