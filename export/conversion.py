@@ -26,7 +26,7 @@ from distill.errors import CheckFailed
 from export.formats import Order
 from export.graph import Graph, traced
 
-__all__ = ["Task", "convert_apart", "in_common_operators", "run_task"]
+__all__ = ["Task", "convert_apart", "in_common_operators", "quiet", "run_task"]
 
 _LONGEST = 3600.0  # seconds that a conversion may take
 _MEMORY_SHARE = 0.8  # of what is free when it starts
@@ -140,7 +140,7 @@ def in_common_operators(program: ExportedProgram) -> ExportedProgram:
         aten.split.Tensor: _split,
         aten.split_with_sizes.default: _split_with_sizes,
     }
-    with _quiet():
+    with quiet():
         same: ExportedProgram = program.run_decompositions(table)
     return same
 
@@ -170,12 +170,12 @@ def _split_with_sizes(tensor: Tensor, sizes: list[int], axis: int = 0) -> list[T
 def _write_program(graph: Graph, path: Path) -> None:
     for tensor in (*graph.module.parameters(), *graph.module.buffers()):
         tensor.data = tensor.data.contiguous()  # ExecuTorch stumbles over other strides
-    with _quiet():
+    with quiet():
         torch.export.save(traced(graph), path)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back a deprecation inside torch."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)

@@ -16,6 +16,8 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 from torch.fx.node import map_aggregate
 
+from export.conversion import quiet
+
 __all__ = ["SinglePictures"]
 
 
@@ -35,7 +37,9 @@ class SinglePictures(nn.Module):
     def __init__(self, program: ExportedProgram) -> None:
         super().__init__()
         assert program.example_inputs is not None
-        self.interpreter = _Interpreter(program.module().requires_grad_(False))
+        with quiet():
+            functional = program.run_decompositions({})  # nothing in place, since pictures share what batches copy
+        self.interpreter = _Interpreter(functional.module().requires_grad_(False))
         self.interpreter.run(*program.example_inputs[0])  # finds the constants
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -119,6 +123,8 @@ def _one_by_one(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _P
         if shape[0] != count:
             raise _unknown(node)
         results = [_call(node, map_aggregate(args, partial(_at, place)), kwargs) for place in range(count)]
+        if any(result.ndim == 4 and len(result) > 1 for result in results):
+            raise _unknown(node)  # a constant has a batch of its own
     elif all(len(pictures.each) == 1 for pictures in found):
         results = [_call(node, map_aggregate(args, _whole), kwargs)]
     else:

@@ -214,6 +214,16 @@ class Rolled(Tiny):
         return super().reconstruct(torch.special.erfinv(window * 0.5))
 
 
+class InPlace(Tiny):
+    """Changes a batch, and goes on to use what it was made of."""
+
+    def reconstruct(self, window):
+        first, middle, last = (window - 0.5).unbind(1)
+        both = torch.cat((first, last))
+        both.relu_()
+        return super().reconstruct(torch.stack((both[:1], middle + first, both[1:]), 1))
+
+
 @pytest.mark.parametrize("module", ["to_litert", "to_executorch", "to_ncnn"])
 def test_a_network_that_cannot_be_traced(module, tmp_path):
     write = __import__(f"export.{module}", fromlist=["write"]).write
@@ -291,6 +301,7 @@ NETWORKS = {
     "planes": lambda: VSRNet(widths=(4, 4), window=3),
     "planes-on-a-base": lambda: VDSR(hidden_convs=1, channels=4),
     "flow": VESPCN,
+    "in-place": InPlace,
 }
 
 

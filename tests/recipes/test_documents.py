@@ -32,8 +32,8 @@ def commands():
 
 @pytest.mark.parametrize(("where", "line"), list(commands()))
 def test_every_command_is_one(where, line):
-    words = shlex.split(line)
-    if len(words) == 2 and words[1] in ("train", "eval", "--help"):
+    words = shlex.split(line, comments=True)
+    if len(words) == 2 and words[1] in ("train", "eval", "upscale", "export", "profile", "plan", "--help"):
         return
     assert _parser().parse_args(words[1:]).run
 
