@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 from distill.cli import main
@@ -85,34 +86,36 @@ class Cell:
         return ", ".join(f"{each.operator} x{each.count}" for each in found) or "none"
 
 
-def cells(student: str, run: Path) -> Iterator[Cell]:
+def cells(student: str, run: Path, done: int) -> Iterator[Cell]:
+    """The files of a student after the first so many."""
     network, described = open_network(str(run))
     assert isinstance(network, WindowNetwork)
     proof, train = find_clips(sample_clips("held_out")), find_clips(sample_clips("train"))
     height, width = proof[0].size
     size = (height // network.scale, width // network.scale)
     degradation = described.degradation or "bi"
-    calibration = low_resolution_clips(train, degradation, network.scale, None, count=3)
-    for kind in FORMATS:
-        if find_spec(kind.needs) is None:
-            continue
-        for streaming in (False, True):
-            for precision in kind.precisions:
-                order = Order(
-                    network, described.as_text(), precision, streaming, (size,), calibration, 18 if streaming else 16
-                )
-                target = run / "export" / file_name("student", kind, order)
-                try:
-                    yield Cell(
-                        student,
-                        kind,
-                        precision,
-                        streaming,
-                        deliver(order, kind, target, proof, degradation, frames=FRAMES.get(student, 16)),
-                    )
-                except Exception as error:  # a failure is a row, whatever it is
-                    reason = str(error).splitlines()[0].replace("|", "/")
-                    yield Cell(student, kind, precision, streaming, None, f"{type(error).__name__}: {reason}")
+    calibration = low_resolution_clips(train, degradation, network.scale, count=3)
+    wanted = (
+        (kind, streaming, precision)
+        for kind in FORMATS
+        if find_spec(kind.runtime) is not None
+        for streaming in (False, True)
+        for precision in kind.precisions
+    )
+    for kind, streaming, precision in islice(wanted, done, None):
+        order = Order(network, described.as_text(), precision, streaming, (size,), calibration, 18 if streaming else 16)
+        target = run / "export" / file_name("student", kind, order)
+        try:
+            yield Cell(
+                student,
+                kind,
+                precision,
+                streaming,
+                deliver(order, kind, target, proof, degradation, frames=FRAMES.get(student, 16)),
+            )
+        except Exception as error:  # a failure is a row, whatever it is
+            reason = str(error).splitlines()[0].replace("|", "/")
+            yield Cell(student, kind, precision, streaming, None, f"{type(error).__name__}: {reason}")
 
 
 def shortened(student: str) -> list[str]:
@@ -140,14 +143,13 @@ def run_all(runs: Path) -> None:
             ["train", "--teacher", "edvr", "--student", student, "--out", str(run), *shortened(student)]
         ):
             raise SystemExit(f"{student} could not be trained")
-        finished = run / "export" / "rows.md"
-        if not finished.is_file():
-            made = []
-            for cell in cells(student, run):
-                made.append(cell.row())
-                print(made[-1], flush=True)
-            finished.write_text("\n".join(made), encoding="utf-8")
-        rows += finished.read_text(encoding="utf-8").splitlines()
+        kept = run / "export" / "rows.md"
+        made = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
+        for cell in cells(student, run, done=len(made)):
+            made.append(cell.row())
+            print(made[-1], flush=True)
+            kept.write_text("\n".join(made), encoding="utf-8")
+        rows += made
     TARGET.write_text(page(rows), encoding="utf-8")
 
 

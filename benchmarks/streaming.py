@@ -22,7 +22,7 @@ from distill.data import find_clips, sample_clips
 from distill.interfaces import WindowNetwork
 from distill.recipe import open_network
 from export.exported import ExportedNetwork
-from export.footage import low_resolution_clips
+from export.footage import low_resolution_clips, of_size
 from export.formats import Order, export, format_named
 from export.protocol import seconds_of
 
@@ -42,7 +42,7 @@ def opened(name: str) -> WindowNetwork:
 def exported(network: WindowNetwork, streaming: bool, options: argparse.Namespace, folder: str) -> ExportedNetwork:
     kind = format_named("onnx")
     target = Path(folder) / f"{streaming}{kind.suffix}"
-    clips = low_resolution_clips(find_clips(sample_clips("train")), "bi", network.scale, options.size)
+    clips = low_resolution_clips(find_clips(sample_clips("train")), "bi", network.scale)
     export(Order(network, METADATA, options.precision, streaming, (options.size,), clips), kind, target)
     return ExportedNetwork(target, kind, options.threads)
 
@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--precision", default="fp32")
     options = parser.parse_args()
-    (clip,) = low_resolution_clips(find_clips(sample_clips("held_out")), "bi", 4, options.size, count=1)
+    (clip,) = low_resolution_clips(find_clips(sample_clips("held_out")), "bi", 4, count=1)
+    clip = of_size(clip, options.size)
     print(f"{'student':<24}{'windowed ms':>12}{'streaming ms':>13}{'ratio':>8}{'frames':>8}{'max |diff|':>12}")
     for name in options.students:
         network = opened(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from distill.errors import ConfigError
 
 if TYPE_CHECKING:
     from distill.data import Clip
+    from export.formats import Format
 
 __all__ = ["add_export_commands"]
 
@@ -44,28 +45,28 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
 
 def _export(options: argparse.Namespace) -> int:
     from export.delivery import deliver, file_name
+    from export.footage import low_resolution_clips
     from export.formats import Order, format_named
 
     kind = format_named(options.to)
-    if (options.ort or options.sensitivity) and kind.name != "onnx":
-        raise ConfigError(f"--ort and --sensitivity are for --to onnx, not {kind.name}.")
-    if (options.images or options.ios) and kind.name != "coreml":
-        raise ConfigError(f"--images and --ios are for --to coreml, not {kind.name}.")
+    precisions = options.precision or [kind.precisions[0]]
+    _check(options, kind, precisions)
     network, described = window_network(options.network)
     run = Path(options.network)
-    out = options.out or (run / "export" if run.is_dir() else Path("runs") / run.stem / "export")
-    stem = "student" if run.is_dir() else run.stem
+    stem, out = _stem_and_folder(run)
+    out = options.out or out
     degradation = described.degradation or "bi"
-    proof, calibration = _clips(options.data, "held_out"), _clips(options.data, "train")
+    proof = _clips(options.data, "held_out")
+    calibration = low_resolution_clips(_clips(options.data, "train"), degradation, network.scale, count=3)
     deliveries = []
-    for precision in options.precision or [kind.precisions[0]]:
+    for precision in precisions:
         order = Order(
             network=network,
             metadata=described.as_text(),
             precision=precision,
             streaming=options.streaming,
             sizes=tuple(options.size),
-            clips=_calibration(calibration, degradation, network.scale, options.size, precision),
+            clips=calibration,
             ios=options.ios or (18 if options.streaming or len(options.size) > 1 else 16),
             images=options.images,
         )
@@ -79,6 +80,21 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         show(options, [delivery.document() for delivery in deliveries], "")
     return _DONE
+
+
+def _check(options: argparse.Namespace, kind: Format, precisions: Sequence[str]) -> None:
+    """Refuse options that do not go together, before anything is written."""
+    for precision in precisions:
+        if precision not in kind.precisions:
+            raise ConfigError(f"{kind.name} has no precision {precision!r}; it has {', '.join(kind.precisions)}.")
+    if (options.ort or options.sensitivity) and kind.name != "onnx":
+        raise ConfigError(f"--ort and --sensitivity are for --to onnx, not {kind.name}.")
+    if (options.images or options.ios) and kind.name != "coreml":
+        raise ConfigError(f"--images and --ios are for --to coreml, not {kind.name}.")
+    if options.ort and "fp16" in precisions:
+        raise ConfigError("--ort has no fp16: leave it out, or export fp16 without --ort.")
+    if options.sensitivity and "int8" not in precisions:
+        raise ConfigError("--sensitivity tells what layers cost in int8: give --precision int8.")
 
 
 def _write_ort(onnx: Path) -> None:
@@ -100,12 +116,13 @@ def _plan(options: argparse.Namespace) -> int:
     return _DONE
 
 
-def _calibration(clips: list[Clip], degradation: str, scale: int, sizes: list[tuple[int, int]], precision: str) -> Any:
-    from export.footage import low_resolution_clips
-
-    if precision != "int8":
-        return ()
-    return low_resolution_clips(clips, degradation, scale, sizes[0] if sizes else None, count=3)
+def _stem_and_folder(run: Path) -> tuple[str, Path]:
+    """What exports of a network are called, and where they go unless told."""
+    if run.is_dir():
+        return "student", run / "export"
+    if run.name == "student.safetensors":  # of a run folder
+        return "student", run.parent / "export"
+    return run.stem, Path("runs") / run.stem / "export"
 
 
 def _clips(data: Path | None, samples: Any) -> list[Clip]:

@@ -42,7 +42,11 @@ def _opened_file(path: Path) -> tuple[VideoNetwork, Described]:
     facts = exported.program.metadata
     degradation = facts["degradation"]
     known = None if degradation == "unknown" else degradation
-    return exported, Described(facts["network"], json.loads(facts["keywords"]), known)
+    try:
+        keywords = json.loads(facts["keywords"])
+    except ValueError as error:
+        raise InputError(f"{path} does not describe itself as it should ({error}): export it again.") from error
+    return exported, Described(facts["network"], keywords, known, json.loads(facts["provenance"]))
 
 
 def window_network(name: str) -> tuple[WindowNetwork, Described]:

@@ -47,7 +47,8 @@ def _profile(options: argparse.Namespace) -> int:
     if options.report is not None and options.report.suffix != ".html":
         raise ConfigError(f"--report names {options.report}, expected a file ending in .html.")
     threads = options.threads or sorted({1, os.cpu_count() or 1})
-    phone = _phone_rows(options, threads) if options.android else []  # first, for what is missing is known at once
+    # first, for what is missing is known at once
+    phone = _phone_rows(options, options.threads or (1, 4)) if options.android else []
     entries = _entries(options)
     with progress(options, None, "run") as update:
         found = profile(
@@ -73,6 +74,7 @@ def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row
     return [
         run.row()
         for path in files
+        if path.suffix in (".onnx", ".tflite")
         for size in options.size or [DEFAULT_SIZE]
         for run in profile_android(path, options.benchmark, serial=options.serial, size=size, threads=threads)
     ]
@@ -106,30 +108,39 @@ def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
 
 
 def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
-    """How good each is on footage of known truth, and how it compares with the first network that PyTorch runs."""
+    """How good each is on footage of known truth, and how it compares with PyTorch where the network is given too."""
     from export.profile_row import Fidelity
 
-    evaluations = {source: found for source in sources if (found := _evaluation(source, data)) is not None}
-    reference = next((found for source, found in evaluations.items() if not is_exported(Path(source))), None)
-    return {
-        source: Fidelity(
-            found.psnr, found.psnr - reference.psnr if reference is not None else None, found.table().splitlines()[-1]
-        )
-        for source, found in evaluations.items()
-    }
+    fidelities, references = {}, {}
+    # networks first: a file is compared with the one that it was made of, if that is there
+    for source in sorted(sources, key=lambda source: is_exported(Path(source))):
+        found, origin = _evaluation(source, data)
+        if found is None:
+            continue
+        if not is_exported(Path(source)):
+            references[origin] = found.psnr
+        change = found.psnr - references[origin] if origin in references else None
+        fidelities[source] = Fidelity(found.psnr, change, found.table().splitlines()[-1])
+    return fidelities
 
 
-def _evaluation(source: str, data: Path) -> Evaluation | None:
-    """None where a file of fixed size does not take the footage."""
+def _evaluation(source: str, data: Path) -> tuple[Evaluation | None, str]:
+    """None where a file of fixed size does not take the footage; and what tells the weights apart."""
     from distill.data import find_clips
     from distill.evaluate import evaluate
+    from export.exported import ExportedNetwork
+    from export.formats import GIVEN_METADATA
     from export.quality import FRAMES
 
     network, described = opened(source)
+    # the metadata of a file are as_text() of what it was made of, and more
+    facts = network.program.metadata if isinstance(network, ExportedNetwork) else described.as_text()
+    origin = json.dumps([facts[name] for name in GIVEN_METADATA])
     try:
-        return evaluate(
+        found = evaluate(
             network, find_clips(data), degradation=described.degradation or "bi", scale=network.scale, frames=FRAMES
         )
     except InputError as error:
         log.warning("no quality of %s: %s", source, error)
-        return None
+        return None, origin
+    return found, origin

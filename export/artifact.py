@@ -63,16 +63,32 @@ def replacing_whole(target: Path) -> Iterator[Path]:
     Raises:
         InputError: the place cannot be written to.
     """
-    try:
+    with _told(target):
+        if target.is_dir() and not _is_package(target):
+            raise InputError(f"{target} is a folder that no export made: remove it, or give another place.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
-            temporary = Path(folder) / target.name
-            yield temporary
-            if target.is_dir():
-                shutil.rmtree(target)
-            elif temporary.is_dir():
-                target.unlink(missing_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
+    try:
+        temporary = folder / target.name
+        yield temporary
+        with _told(target):
+            if target.is_dir() or temporary.is_dir():  # a folder cannot be replaced in one step: put the old one aside
+                aside = folder / "before"
+                if target.exists():
+                    target.replace(aside)
             temporary.replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_package(folder: Path) -> bool:
+    return folder.suffix in (".mlpackage", ".ncnn")
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error

@@ -116,8 +116,8 @@ class _File(Opened):
         self._kind = format_of(entry.path)
         self._network: WindowNetwork | None = None
         row = Row(entry.path.name, self._kind.name, fidelity=entry.fidelity)
-        if entry.path.exists() and find_spec(self._kind.needs) is None:
-            wanted = f"distill-vsr[{self._kind.extra}]" if self._kind.extra else self._kind.needs
+        if entry.path.exists() and find_spec(self._kind.runtime) is None:
+            wanted = f"distill-vsr[{self._kind.extra}]" if self._kind.extra else self._kind.runtime
             row = replace(row, absent=NOT_RUN, reason=f'{self._kind.name} needs an extra: pip install "{wanted}".')
             self._row = _with_file(row, entry.path)
             return
@@ -282,7 +282,7 @@ def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> dict[str
     """`runtime.py` as a process of its own; -P, so that a folder `export` where the user stands is not imported."""
     bare = kind.name == "onnx"
     # whatever of the runtime was imported to run the file here
-    package = kind.needs.partition(".")[0]
+    package = kind.runtime
     modules = sorted(name for name in sys.modules if name == package or name.startswith(f"{package}."))
     order = {
         "path": str(path),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill.errors import CheckFailed
 from export.coreml_operators import OPERATORS
-from export.coreml_package import Package, blob, quiet_coremltools
+from export.coreml_package import Package, main_function, quiet_coremltools, stored
 
 __all__ = ["Evaluator"]
 
@@ -41,15 +41,17 @@ class Evaluator:
     """One function of a package, ready to run.
 
     Raises:
-        CheckFailed: it has an operator or a type that is not known here.
+        CheckFailed: it has an operator or a type that is not known here, or Core ML would not load it: its
+            specification version does not fit its operations, or its weights are said to be in another file.
     """
 
     def __init__(self, package: Package) -> None:
         description = package.model.description
-        program = package.model.mlProgram
-        function = program.functions["main"]
-        block = function.block_specializations[function.opset]
-        self._weights = package.weights
+        try:
+            function, block = main_function(package.model)
+        except ValueError as error:
+            raise CheckFailed(f"The ML program cannot be computed: {error}.") from error
+        self._package = package
         self._names = {number: name for name, number in _data_types().items()}
         self._inputs = {each.name: each.type for each in function.inputs}
         self._features = {each.name: each for each in (*description.input, *description.output)}
@@ -137,7 +139,11 @@ class Evaluator:
 
     def _perform(self, step: _Step, known: dict[str, Operand]) -> None:
         if step.kind == "write_state":
-            self._states[step.parameters["input"]] = _resolved(step.parameters["data"], known)
+            name = step.parameters["input"]
+            written = _resolved(step.parameters["data"], known)
+            held = self._typed(written, self._inputs[name].stateType.wrappedType, f"the state {name}")
+            assert isinstance(held, Tensor)
+            self._states[name] = held
             return
         if step.kind == "read_state":
             computed: Any = self._states[step.parameters["input"]]
@@ -178,7 +184,10 @@ class Evaluator:
         kind = value.type
         type_name = self._names[kind.tensorType.dataType]
         if value.WhichOneof("value") == "blobFileValue":
-            elements = blob(self._weights, value.blobFileValue.offset)
+            try:
+                elements = stored(self._package, value.blobFileValue)
+            except ValueError as error:
+                raise CheckFailed(f"The weights of the ML program cannot be read: {error}.") from error
         else:
             tensor = value.immediateValue.tensor
             if type_name == "STRING":

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from distill.errors import InputError
 
-__all__ = ["WEIGHTS_NAME", "Package", "blob", "quiet_coremltools", "read_package", "unpacked", "write_package"]
+__all__ = [
+    "WEIGHTS_NAME", "Package", "blob", "main_function", "quiet_coremltools", "read_package", "stored", "unpacked",
+    "write_package",
+]  # fmt: skip
 
-# "model": a coremltools.proto.Model_pb2.Model, which has no types
+# "model": a coremltools.proto.Model_pb2.Model; "function", "block", "value": messages of its program; none has types
 
 WEIGHTS_NAME = "@model_path/weights/weight.bin"
 """What a program calls its file of weights."""
@@ -27,6 +30,8 @@ WEIGHTS_NAME = "@model_path/weights/weight.bin"
 _AUTHOR = "com.apple.CoreML"
 _MODEL = f"{_AUTHOR}/model.mlmodel"
 _WEIGHTS = f"{_AUTHOR}/weights"
+_VERSIONS = {"CoreML6": 7, "CoreML8": 9}
+"""The specification version of files with a set of operations: those of iOS 16 and of iOS 18, which exports have."""
 _OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode"}
 _WANTED = "give the .mlpackage folder that `distill export` wrote"
 
@@ -77,7 +82,8 @@ def read_package(path: Path) -> Package:
     """An .mlpackage that this project wrote.
 
     Raises:
-        InputError: it is missing, is no package, is not complete, or was not written by this project.
+        InputError: it is missing, is no package, is not complete, names files outside of itself, does not fit together,
+            or was not written by this project.
     """
     if not path.is_dir():
         raise InputError(f"{path} is {'a file' if path.is_file() else 'missing'}, not an ML package: {_WANTED}.")
@@ -88,8 +94,9 @@ def read_package(path: Path) -> Package:
         raise InputError(f"{path} is an ML package that this version of distill-vsr did not write: {_WANTED}.")
     file = path / "Data" / _WEIGHTS / "weight.bin"
     weights = file.read_bytes() if file.is_file() else b""
-    _check_weights(path, model, weights)
-    return Package(model, weights)
+    package = Package(model, weights)
+    _check_program(path, package)
+    return package
 
 
 def _model(path: Path) -> Any:
@@ -99,23 +106,66 @@ def _model(path: Path) -> Any:
 
     try:
         manifest = json.loads((path / "Manifest.json").read_bytes())
-        place = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
-        return Model_pb2.Model.FromString((path / "Data" / place).read_bytes())
+        items = manifest["itemInfoEntries"]
+        data = (path / "Data").resolve()
+        places = {key: (data / item["path"]).resolve() for key, item in items.items()}
+        for key, place in places.items():
+            if not place.is_relative_to(data):
+                raise InputError(
+                    f"The manifest of {path} names {items[key]['path']}, outside of the package: {_WANTED}."
+                )
+        return Model_pb2.Model.FromString(places[manifest["rootModelIdentifier"]].read_bytes())
     except OSError as error:
         raise InputError(f"{path} is no complete ML package ({error.strerror or error}): {_WANTED}.") from error
-    except (DecodeError, ValueError, KeyError, TypeError) as error:
+    except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no ML package, or a damaged one: {_WANTED}.") from error
 
 
-def _check_weights(path: Path, model: Any, weights: bytes) -> None:
-    for function in model.mlProgram.functions.values():
-        for operation in function.block_specializations[function.opset].operations:
-            for value in operation.attributes.values():
-                if value.WhichOneof("value") == "blobFileValue":
-                    try:
-                        blob(weights, value.blobFileValue.offset)
-                    except ValueError as error:
-                        raise InputError(f"The weights of {path} are damaged ({error}): {_WANTED}.") from error
+def _check_program(path: Path, package: Package) -> None:
+    try:
+        _, block = main_function(package.model)
+    except ValueError as error:
+        raise InputError(f"The ML program of {path} cannot be used ({error}): {_WANTED}.") from error
+    for operation in block.operations:
+        arguments = [each for argument in operation.inputs.values() for each in argument.arguments]
+        values = [each.value for each in arguments if each.WhichOneof("binding") == "value"]
+        for value in (*operation.attributes.values(), *values):
+            if value.WhichOneof("value") == "blobFileValue":
+                try:
+                    stored(package, value.blobFileValue)
+                except ValueError as error:
+                    raise InputError(f"The weights of {path} are damaged ({error}): {_WANTED}.") from error
+
+
+def main_function(model: Any) -> tuple[Any, Any]:
+    """The function that Core ML runs, and its operations as a block.
+
+    Raises:
+        ValueError: there is none, its set of operations is neither that of iOS 16 nor that of iOS 18, or the
+            specification version does not belong to that set.
+    """
+    functions = model.mlProgram.functions
+    if "main" not in functions:
+        raise ValueError("it has no function main")
+    function = functions["main"]
+    if function.opset not in _VERSIONS or function.opset not in function.block_specializations:
+        raise ValueError(f"its operations are of the set {function.opset!r}, not one of {' or '.join(_VERSIONS)}")
+    wanted = _VERSIONS[function.opset]
+    if model.specificationVersion != wanted:
+        found = model.specificationVersion
+        raise ValueError(f"its specification version is {found}, and operations of {function.opset} need {wanted}")
+    return function, function.block_specializations[function.opset]
+
+
+def stored(package: Package, value: Any) -> NDArray[Any]:
+    """The elements, (n,), of a constant that stands in the file of weights.
+
+    Raises:
+        ValueError: it is said to stand in another file, which Core ML would not find, or as `blob`.
+    """
+    if value.fileName != WEIGHTS_NAME:
+        raise ValueError(f"they are said to be in {value.fileName!r}, not in {WEIGHTS_NAME!r}")
+    return blob(package.weights, value.offset)
 
 
 _BLOB_MARK = 0xDEADBEEF

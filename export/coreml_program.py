@@ -67,7 +67,7 @@ class CoremlProgram(Program):
 
     runtime = "coremltools (Core ML)"
     unit_asked = "ALL"
-    unit_got = "as Core ML chose, see the compute plan"
+    unit_got = "as Core ML chose, not read back"
 
     def __init__(self, path: Path, package: Package) -> None:
         with quiet_coremltools():

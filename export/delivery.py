@@ -10,7 +10,7 @@ from typing import Any
 from distill.data import Clip
 from export.artifact import Artifact, replacing_whole
 from export.exported import ExportedNetwork
-from export.footage import low_resolution_clips
+from export.footage import low_resolution_clips, of_size
 from export.formats import Format, Order, export
 from export.lint import Finding, lint
 from export.parity import Parity, parity
@@ -21,7 +21,6 @@ __all__ = ["Delivery", "deliver", "file_name"]
 
 
 _NAMED_LAYERS = 5  # of those that cost most
-_SENSITIVITY_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,10 @@ class Delivery:
 
 
 def file_name(stem: str, kind: Format, order: Order) -> str:
-    """Such as `student-streaming-int8.onnx`: what is not the format's default is named."""
-    parts = [stem]
+    """Such as `student-180x120-streaming-int8.onnx`: what is not the format's default is named."""
+    parts = [stem, *(f"{width}x{height}" for height, width in order.sizes)]
+    if order.images:
+        parts.append("images")
     if order.streaming:
         parts.append("streaming")
     if order.precision != kind.precisions[0]:
@@ -118,20 +119,17 @@ def deliver(
         CheckFailed: the network cannot be expressed in the format, or the file computes something else.
     """
     scale = order.network.scale
-    low = low_resolution_clips(clips, degradation, scale, order.sizes[0] if order.sizes else None)
+    low = low_resolution_clips(clips, degradation, scale)
+    fitted = [of_size(clip, size) for size in order.sizes for clip in low] or low
     with replacing_whole(target) as unproven:
         artifact = export(order, kind, unproven)
         exported = ExportedNetwork(unproven, kind)
-        proof = parity(order.network, exported, low, floor=floor)
+        proof = parity(order.network, exported, fitted, floor=floor)
         compressed = order.precision not in ("fp32", "fp16")
         judged = quality(order, kind, exported, clips, degradation, frames) if compressed else None
-        program = exported.program
-    done = Delivery(replace(artifact, path=target), proof, judged, program.unit_got, dict(program.metadata))
-    if kind.name != "onnx":
-        return done
-    done = replace(done, findings=lint(target))
-    if order.precision == "int8" and (all_layers or not (judged is None or judged.within)):
-        few = replace(order, clips=[clip[:_SENSITIVITY_FRAMES] for clip in order.clips[:1]])
-        layers = sensitivity(few)
-        done = replace(done, layers=layers if all_layers else layers[:_NAMED_LAYERS])
-    return done
+        facts, unit = dict(exported.program.metadata), exported.program.unit_got
+        findings = lint(unproven) if kind.name == "onnx" else ()
+        layers: Sequence[LayerCost] = ()
+        if kind.name == "onnx" and order.precision == "int8" and (all_layers or (judged and not judged.within)):
+            layers = sensitivity(order)[: None if all_layers else _NAMED_LAYERS]
+    return Delivery(replace(artifact, path=target), proof, judged, unit, facts, findings, layers)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from distill.errors import CheckFailed, InputError
+from export.formats import OWN_KEYS
 from export.native_output import held_back
 from export.program import Array, Program
 from export.to_executorch import METADATA
 
 __all__ = ["ExecuTorchProgram", "load"]
 
-_OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode"}
 _WANTED = "give the .pte file that `distill export` wrote."
 
 
@@ -48,7 +48,7 @@ class ExecuTorchProgram(Program):
                 self.metadata = self._read_metadata() if METADATA in methods else {}
         except (RuntimeError, ValueError) as error:
             raise InputError(f"ExecuTorch cannot load {path} ({_reason(error)}): export it again.") from error
-        if not self.metadata.keys() >= _OWN_KEYS:
+        if not self.metadata.keys() >= OWN_KEYS:
             raise InputError(
                 f"{path} is an ExecuTorch program that this version of distill-vsr did not write: {_WANTED}"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,12 @@ class ExportedNetwork(VideoNetwork):
         super().__init__()
         self.path = path
         self.program = kind.open(path, threads)
-        facts = self.program.metadata
+        try:
+            self._read(self.program.metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} does not describe itself as it should ({error!r}): export it again.") from error
+
+    def _read(self, facts: Mapping[str, str]) -> None:
         self.scale, self.window, self.streaming = (
             int(facts["scale"]),
             int(facts["window"]),

@@ -22,10 +22,13 @@ from export.artifact import Artifact, bytes_of, sha256_of
 from export.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
 from export.program import Program
 
-__all__ = ["FORMATS", "GIVEN_METADATA", "Format", "Order", "export", "format_named", "format_of"]
+__all__ = ["FORMATS", "GIVEN_METADATA", "OWN_KEYS", "Format", "Order", "export", "format_named", "format_of"]
 
 GIVEN_METADATA = ("network", "keywords", "degradation", "provenance")
 """What the caller must tell of a network, because only its checkpoint knows."""
+
+OWN_KEYS = frozenset({"distill_vsr_version", "scale", "window", "mode", "memories", "memory_type", "memories_inside"})
+"""What every file of this project tells of itself, and others do not."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class Order:
 
         Besides `metadata`: `scale`, `window`, `mode` ("windowed" or "streaming"), `memories` (JSON, for each
         [name, channels of one entry, entries, enlarged, multiple], see `distill.interfaces.Memory`), `memory_type`
-        ("float32" or "float16"), `memories_inside` ("yes" where the runtime keeps them itself), `colour_range`
-        ("RGB 0..1"), `layout` ("N C H W"), `precision`, `distill_vsr_version`, `torch_version`; `size_multiple` where
-        height and width are free, else `sizes` ("HxW", several divided by blanks).
+        ("float32" or "float16"), `memories_inside` ("yes" where the runtime keeps them itself), `frame_type`
+        ("float32", "float16" or "image"), `colour_range` ("RGB 0..1"), `layout` ("N C H W"), `precision`,
+        `distill_vsr_version`, `torch_version`; `size_multiple` where height and width are free, else `sizes` ("HxW",
+        several divided by blanks).
         """
         memories = list(self.network.step().memories) if self.streaming else []
         facts = dict(self.metadata) | {
@@ -75,6 +79,7 @@ class Order:
             "memories": json.dumps(memories),
             "memory_type": "float32",
             "memories_inside": "no",
+            "frame_type": "float32",
             "colour_range": "RGB 0..1",
             "layout": "N C H W",
             "precision": self.precision,
@@ -97,7 +102,8 @@ class Format:
         writer: "module:function", called with an order and the path to write.
         opener: "module:function", called with a path and a number of threads (None: the runtime's choice), returns a
             `Program`.
-        needs: the package that must be importable.
+        needs: the package that writes it.
+        runtime: the package that runs it.
         extra: of this project that brings it; None where it is always there.
         sizes: how many sizes a file can have: "free", "several" (enumerated) or "one".
     """
@@ -108,6 +114,7 @@ class Format:
     writer: str
     opener: str
     needs: str
+    runtime: str
     extra: str | None
     sizes: str
 
@@ -125,7 +132,7 @@ class Format:
             raise ConfigError(f"{self.name} needs a size: give --size WIDTHxHEIGHT.")
         if len(order.sizes) > 1 and self.sizes != "several":
             raise ConfigError(f"A {self.name} file has one size, not {len(order.sizes)}.")
-        self._demand()
+        self._demand(self.needs)
         _function(self.writer)(order, target)
 
     def open(self, path: Path, threads: int | None = None) -> Program:
@@ -136,29 +143,29 @@ class Format:
         """
         if not path.exists():
             raise InputError(f"{path} does not exist: give a file that `distill export` wrote.")
-        self._demand()
+        self._demand(self.runtime)
         program: Program = _function(self.opener)(path, threads)
         return program
 
-    def _demand(self) -> None:
-        if find_spec(self.needs) is not None:
+    def _demand(self, package: str) -> None:
+        if find_spec(package) is not None:
             return
         if self.extra is not None:
             raise InputError(f'{self.name} needs an extra: pip install "distill-vsr[{self.extra}]".')
-        raise InputError(f"{self.name} needs the package {self.needs}, which is not installed, or not to be had here.")
+        raise InputError(f"{self.name} needs the package {package}, which is not installed, or not to be had here.")
 
 
 FORMATS = (
     Format("onnx", ".onnx", ("fp32", "fp16", "int8"), "export.to_onnx:write", "export.onnx_program:load",
-           "onnxruntime", None, "free"),
+           "onnx", "onnxruntime", None, "free"),
     Format("coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write",
-           "export.coreml_program:load", "coremltools", None, "several"),
+           "export.coreml_program:load", "coremltools", "coremltools", None, "several"),
     Format("litert", ".tflite", ("fp32", "fp16", "int8"), "export.to_litert:write", "export.litert_program:load",
-           "litert_torch", "litert", "one"),
+           "litert_torch", "ai_edge_litert", "litert", "one"),
     Format("executorch", ".pte", ("fp32", "fp16"), "export.to_executorch:write", "export.executorch_program:load",
-           "executorch", "executorch", "one"),
+           "executorch", "executorch", "executorch", "one"),
     Format("ncnn", ".ncnn", ("fp32", "fp16"), "export.to_ncnn:write", "export.ncnn_program:load",
-           "pnnx", "ncnn", "one"),
+           "pnnx", "ncnn", "ncnn", "one"),
 )  # fmt: skip
 
 

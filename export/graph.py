@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from distill.interfaces import Memory, StreamStep, WindowNetwork
 from export.deploy import deployed
 
-__all__ = ["SIZE_MULTIPLE", "Graph", "streaming_graph", "traced", "windowed_graph"]
+__all__ = ["SIZE_MULTIPLE", "Graph", "halved", "streaming_graph", "traced", "windowed_graph"]
 
 SIZE_MULTIPLE = 4
 """Networks pad to multiples of 4; in a graph of free size the caller does, so that no size is frozen into it."""
@@ -85,6 +85,23 @@ def traced(graph: Graph) -> ExportedProgram:
         program = torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes, strict=False)
     _unstack(program.graph_module)
     return program
+
+
+def halved(graph: Graph) -> Graph:
+    """The same in half precision, memories too, but for the frames at both ends, which stay float32."""
+    remembered = {memory.name for memory in graph.memories}
+    inputs = {name: tensor.half() if name in remembered else tensor for name, tensor in graph.inputs.items()}
+    return replace(graph, module=_Half(graph.module.half()).eval(), inputs=inputs)
+
+
+class _Half(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
+        return (restored.float(), *memories)
 
 
 class _Windowed(nn.Module):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from distill.errors import CheckFailed, InputError
+from export.formats import OWN_KEYS
 from export.native_output import held_back
 from export.program import Array, Program
 from export.to_litert import METADATA, SIGNATURE
 
 __all__ = ["LiteRTProgram", "load"]
 
-_OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode"}
 _WANTED = "give the .tflite file that `distill export` wrote."
 
 
@@ -84,6 +84,6 @@ def _metadata(path: Path, content: bytes) -> dict[str, str]:
         entry = model.Metadata(place)
         if entry.Name() == METADATA.encode():
             metadata: dict[str, str] = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
-            if metadata.keys() >= _OWN_KEYS:
+            if metadata.keys() >= OWN_KEYS:
                 return metadata
     raise InputError(f"{path} is a LiteRT model that this version of distill-vsr did not write: {_WANTED}")

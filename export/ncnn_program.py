@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.errors import CheckFailed, InputError
 from export.artifact import sha256_of
+from export.formats import OWN_KEYS
 from export.native_output import held_back
 from export.program import Array, Program
 
@@ -19,7 +20,6 @@ __all__ = ["METADATA", "MODEL", "WEIGHTS", "NcnnProgram", "load"]
 MODEL, WEIGHTS, METADATA = "model.param", "model.bin", "metadata.json"
 """The files in the folder; the last holds what it says of itself, and the SHA-256 of the others."""
 
-_OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode", "inputs", "outputs", "sha256"}
 _WANTED = "give the .ncnn folder that `distill export` wrote."
 
 
@@ -82,7 +82,7 @@ def _metadata(path: Path) -> dict[str, str]:
         raise InputError(f"{path} is no such folder, {error.filename} cannot be read ({reason}): {_WANTED}") from error
     except ValueError as error:
         raise InputError(f"{path / METADATA} is not JSON: {_WANTED}") from error
-    if not (isinstance(metadata, dict) and metadata.keys() >= _OWN_KEYS):
+    if not (isinstance(metadata, dict) and metadata.keys() >= OWN_KEYS | {"inputs", "outputs", "sha256"}):
         raise InputError(f"{path} is a folder that this version of distill-vsr did not write: {_WANTED}")
     if json.loads(metadata["sha256"]) != digests:
         raise InputError(f"{path} is not as it was written, {MODEL} or {WEIGHTS} differ: export it again.")

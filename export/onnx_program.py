@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from distill.errors import CheckFailed, InputError
+from export.formats import OWN_KEYS
 from export.program import Array, Program
 from export.runtime import open_session
 
 __all__ = ["OnnxProgram", "load", "read_metadata"]
 
-_OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode"}
 
 
 class OnnxProgram(Program):
@@ -70,6 +70,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     if not (model.ir_version and model.graph.node):  # short texts and empty files decode as empty models
         raise InputError(f"{path} is not an ONNX model: {wanted}")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if not metadata.keys() >= _OWN_KEYS:
+    if not metadata.keys() >= OWN_KEYS:
         raise InputError(f"{path} is an ONNX model that this version of distill-vsr did not write: {wanted}")
     return metadata

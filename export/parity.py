@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,23 @@ from torch import Tensor
 
 from distill.errors import CheckFailed
 from distill.interfaces import WindowNetwork, windows
-from distill.layers import crop_to
+from distill.layers import BicubicUpsample, crop_to
 from export.exported import ExportedNetwork
 
-__all__ = ["FLOORS", "Parity", "floor_of", "parity"]
+__all__ = ["ABOVE_ERROR", "FLOORS", "Parity", "floor_of", "parity"]
+
+ABOVE_ERROR = {"fp32": 50.0, "fp16": 20.0, "int8": 10.0, "w8": 10.0, "p6": 6.0, "p4": 0.0}
+"""What the network adds to the bicubic frame must be so many dB above the error, unless the user sets a floor.
+
+A student's correction is small, and a file without it, or with the frames of its window in another order, would pass
+for a good one by PSNR alone.
+"""
 
 FLOORS = {"fp32": 90.0, "fp16": 50.0, "int8": 40.0, "w8": 45.0, "p6": 40.0, "p4": 30.0}
 """PSNR against PyTorch, in dB, under which an export of that precision fails unless the user says otherwise.
 
-Far under what sound exports reach (about 120, 70, 50, 60, 55 and 43), so that what fails is broken. What a precision
-costs in quality is told against truth, see `export.quality`.
+Far under what sound exports reach (about 120, 70, 60, 65, 58 and 49). What a precision costs in quality is told
+against truth, see `export.quality`.
 """
 
 
@@ -33,26 +40,29 @@ class Parity:
     Attributes:
         max_abs: largest difference of any value, in units of the colour range [0, 1].
         psnr_db: of the file's frames against the network's, RGB, nothing cropped, not clamped; infinite when equal.
+        signal_db: power of what the network adds to the bicubic frame over the difference's; infinite when equal.
         frames: how many were compared.
         sizes: (height, width) of the low-resolution frames compared.
     """
 
     max_abs: float
     psnr_db: float
+    signal_db: float
     frames: int
     sizes: tuple[tuple[int, int], ...]
 
     def document(self) -> dict[str, Any]:
-        """What json.dumps can write; `psnr_db` is null where all is equal."""
-        psnr = self.psnr_db if math.isfinite(self.psnr_db) else None
-        return {"max_abs": self.max_abs, "psnr_db": psnr, "frames": self.frames, "sizes": list(map(list, self.sizes))}
+        """What json.dumps can write; decibels are null where all is equal."""
+        decibels = {"psnr_db": self.psnr_db, "signal_db": self.signal_db}
+        finite = {name: value if math.isfinite(value) else None for name, value in decibels.items()}
+        return {"max_abs": self.max_abs, **finite, "frames": self.frames, "sizes": list(map(list, self.sizes))}
 
 
-def floor_of(exported: ExportedNetwork) -> float:
+def floor_of(exported: ExportedNetwork, floors: Mapping[str, float] = FLOORS) -> float:
     """The floor in dB where the user gives none: that of the file's precision, or of its memories' where it is less."""
     facts = exported.program.metadata
-    floor = FLOORS[facts["precision"]]
-    return min(floor, FLOORS["fp16"]) if facts["memory_type"] == "float16" else floor
+    floor = floors[facts["precision"]]
+    return min(floor, floors["fp16"]) if facts["memory_type"] == "float16" else floor
 
 
 def parity(
@@ -61,32 +71,43 @@ def parity(
     """Compare a file with its network on real frames.
 
     Every frame of each clip is restored by a streaming file, the middle one by a windowed file, and by the network from
-    the window of frames around it. Where the file leaves the size free, the first clip is also compared cropped to odd
-    sides, so that padding is too.
+    the window of frames around it. The first clip is also compared with every other frame mirrored, since in a still
+    scene it would not matter which neighbour is which; and, where the file leaves the size free, cropped to odd sides,
+    so that padding is compared too.
 
     Args:
         network: what was exported, on any device, in any mode; it is not changed.
         exported: the file.
         clips: low-resolution clips (T, 3, h, w), RGB in [0, 1], of a size that the file takes.
-        floor: PSNR in dB that is demanded; None for `floor_of(exported)`.
+        floor: PSNR in dB that is demanded; None for `floor_of(exported)`, and `ABOVE_ERROR` with it.
 
     Raises:
         InputError: the file does not take a clip's size.
         CheckFailed: the file is further off, or gives no numbers.
     """
     reference = copy.deepcopy(network).cpu().eval()
+    signal_floor = floor_of(exported, ABOVE_ERROR) if floor is None else -math.inf
     floor = floor_of(exported) if floor is None else floor
-    differences, sizes = [], []
+    bicubic = BicubicUpsample(network.scale)
+    differences, signals, sizes = [], [], []
     for clip in _variants(clips, free=not exported.sizes):
-        for ours, theirs in _pairs(reference, exported, clip.cpu().float()):
+        for ours, theirs, frame in _pairs(reference, exported, clip.cpu().float()):
             differences.append((theirs - ours).flatten())
+            signals.append((ours - bicubic(frame[None])[0]).flatten())
         sizes.append((clip.shape[-2], clip.shape[-1]))
     if not differences:
         raise ValueError("parity needs at least one clip")
     difference = torch.cat(differences).double()
     error = difference.square().mean().item()
     psnr = math.inf if error == 0 else -10 * math.log10(error)
-    result = Parity(difference.abs().max().item(), psnr, len(differences), tuple(dict.fromkeys(sizes)))
+    signal = torch.cat(signals).double().square().mean().item()
+    above = math.inf if error == 0 else 10 * math.log10(signal / error) if signal else -math.inf
+    result = Parity(difference.abs().max().item(), psnr, above, len(differences), tuple(dict.fromkeys(sizes)))
+    if not above >= signal_floor and signal:
+        raise CheckFailed(
+            f"{exported.path.name} differs from the PyTorch network: what that adds to the bicubic frame is only "
+            f"{above:.1f} dB above the difference, under the {signal_floor:g} dB that are expected: do not ship it."
+        )
     if not psnr >= floor:  # also when it is not a number
         raise CheckFailed(
             f"{exported.path.name} differs from the PyTorch network: {psnr:.1f} dB (max |difference| "
@@ -98,13 +119,17 @@ def parity(
 def _variants(clips: Iterable[Tensor], *, free: bool) -> Iterator[Tensor]:
     for place, clip in enumerate(clips):
         yield clip
+        if place == 0:
+            mirrored = clip.clone()
+            mirrored[::2] = clip[::2].flip(-1)
+            yield mirrored
         if free and place == 0:
             height, width = clip.shape[-2:]
             yield crop_to(clip, height * 2 // 3 | 1, width // 2 | 1)  # odd, so it must be padded
 
 
-def _pairs(network: WindowNetwork, exported: ExportedNetwork, clip: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames (3, H, W) by the network and by the file."""
+def _pairs(network: WindowNetwork, exported: ExportedNetwork, clip: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Frames (3, H, W) by the network and by the file, and the low-resolution one."""
     middle = clip.shape[0] // 2
     wanted = windows(clip[None], network.window)[0]
     if exported.streaming:
@@ -115,4 +140,4 @@ def _pairs(network: WindowNetwork, exported: ExportedNetwork, clip: Tensor) -> I
         restored = map(exported.restore_window, wanted)
     with torch.inference_mode():
         for window, theirs in zip(wanted, restored, strict=True):
-            yield network.reconstruct(window[None]).frames[0], theirs
+            yield network.reconstruct(window[None]).frames[0], theirs, window[network.window // 2]

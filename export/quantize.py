@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distill.errors import CheckFailed, ConfigError
 from export.exported import open_exported
+from export.footage import of_size
 from export.formats import Order
 from export.onnx_layout import layer_of, without_transposed
 from export.onnx_program import load
@@ -38,6 +39,7 @@ _ACTIVATIONS = {"Clip", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"}
 _PICTURE_SUMS = {"Add", "Cast", "Clip", "Div", "Mul", "Sub"}
 _INTEGER = {"Add", "Concat", "DepthToSpace", "LeakyRelu", "Relu", "Slice", "Split"}  # besides convolutions
 _COLOURS = 3
+_SHOWN_FRAMES = 3  # restored once for every layer
 
 _Ranges = dict[str, tuple[np.float32, np.float32]]
 
@@ -80,15 +82,14 @@ class LayerCost:
     gain_db: float
 
 
-def sensitivity(order: Order, told: Callable[[int, int], None] = lambda done, total: None) -> list[LayerCost]:
-    """What leaving each quantised convolution in float would gain, on the order's clips.
+def sensitivity(order: Order) -> list[LayerCost]:
+    """What leaving each quantised convolution in float would gain, on a few frames of the first of the order's clips.
 
     That is what the file then says. ONNX Runtime, from some version on, still quantises a float convolution that
     stands between quantised ones, one scale a tensor; here it is kept from that.
 
     Args:
-        order: as for `int8_model`; a few frames are enough, all of them are restored once for every layer.
-        told: called with the layers measured so far and all of them.
+        order: as for `int8_model`.
 
     Returns:
         The costliest layer first.
@@ -100,10 +101,11 @@ def sensitivity(order: Order, told: Callable[[int, int], None] = lambda done, to
     model, clips = _float_model(order), _clips(order)
     parts = _Parts(model)
     ranges = _ranges(model, parts, clips)
-    exact = _restored(model, clips)
+    shown = [clip[:_SHOWN_FRAMES] for clip in clips[:1]]
+    exact = _restored(model, shown)
 
     def psnr(integer: Collection[str]) -> float:
-        error = _restored(_quantised(model, ranges, integer), clips).sub(exact).square().mean().item()
+        error = _restored(_quantised(model, ranges, integer), shown).sub(exact).square().mean().item()
         return -10 * math.log10(error) if error else math.inf
 
     layers: dict[str, set[str]] = {}
@@ -112,10 +114,9 @@ def sensitivity(order: Order, told: Callable[[int, int], None] = lambda done, to
             layers.setdefault(layer_of(node), set()).add(node.name)
     whole = psnr(parts.integer)
     costs = []
-    for done, (layer, names) in enumerate(layers.items(), 1):
+    for layer, names in layers.items():
         without = psnr(parts.integer - names)
         costs.append(LayerCost(layer, without, without - whole if math.isfinite(whole) else 0.0))
-        told(done, len(layers))
     return sorted(costs, key=lambda cost: -cost.gain_db)
 
 
@@ -128,14 +129,7 @@ def _float_model(order: Order) -> ModelProto:
 
 
 def _clips(order: Order) -> list[Tensor]:
-    return [_of_size(clip, order.sizes[0]) if order.sizes else clip for clip in order.clips]
-
-
-def _of_size(clip: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cropped, and mirrored where it is smaller: neither softer nor with edges that no camera sees."""
-    missing = [(0, max(wanted - side, 0)) for wanted, side in zip(size, clip.shape[-2:], strict=True)]
-    mirrored = np.pad(clip.cpu().numpy(), [(0, 0), (0, 0), *missing], mode="symmetric")
-    return torch.from_numpy(np.ascontiguousarray(mirrored[..., : size[0], : size[1]]))
+    return [of_size(clip, order.sizes[0]) if order.sizes else clip for clip in order.clips]
 
 
 class _Parts:

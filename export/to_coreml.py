@@ -56,9 +56,7 @@ def ml_package(order: Order) -> Package:
         CheckFailed: the network cannot be expressed in Core ML.
     """
     graph = _graph(order)
-    facts = order.facts()
-    if graph.memories:
-        facts |= {"memories_inside": "yes", "memory_type": "float16"}
+    facts = _facts(order, graph)
     with _quiet() as messages:
         try:
             wrapped = _wrapped(graph, order.images)
@@ -72,6 +70,16 @@ def ml_package(order: Order) -> Package:
     _describe(spec, order, facts)
     weights = Path(model.weights_dir) / "weight.bin"
     return Package(spec, weights.read_bytes() if weights.is_file() else b"")
+
+
+def _facts(order: Order, graph: Graph) -> dict[str, str]:
+    """What the file says of itself: `frame_type` is what it takes and gives, "image" being 8 bits, clamped."""
+    facts = order.facts() | {"frame_type": "float32" if order.precision == "fp32" else "float16"}
+    if order.images:
+        facts |= {"frame_type": "image", "colour_range": "RGB 0..255"}
+    if graph.memories:
+        facts |= {"memories_inside": "yes", "memory_type": "float16"}
+    return facts
 
 
 def _graph(order: Order) -> Graph:

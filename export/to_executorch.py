@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor, nn
 
 from export.conversion import Task, convert_apart, in_common_operators
 from export.formats import Order
-from export.graph import Graph
+from export.graph import halved
 
 __all__ = ["METADATA", "convert", "write"]
 
@@ -30,27 +27,9 @@ def write(order: Order, target: Path) -> None:
     graph = order.graph()
     facts = order.facts() | {"inputs": json.dumps(list(graph.inputs)), "outputs": json.dumps(graph.outputs)}
     if order.precision == "fp16":
-        graph = _halved(graph)
+        graph = halved(graph)
         facts["memory_type"] = "float16"
     convert_apart("ExecuTorch", "export.to_executorch:convert", order, graph, target, facts)
-
-
-def _halved(graph: Graph) -> Graph:
-    remembered = {memory.name for memory in graph.memories}
-    inputs = {name: tensor.half() if name in remembered else tensor for name, tensor in graph.inputs.items()}
-    return replace(graph, module=_Half(graph.module.half()).eval(), inputs=inputs)
-
-
-class _Half(nn.Module):
-    """Float32 frames in and out, all else in half precision."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
-        return (restored.float(), *memories)
 
 
 def convert(task: Task) -> None:

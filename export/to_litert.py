@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill.errors import ConfigError
 from distill.interfaces import repeat_edges, windows
 from export.conversion import Task, convert_apart, in_common_operators
+from export.footage import of_size
 from export.formats import Order
 from export.graph import Graph
 from export.litert_int8 import picture_operators
@@ -50,18 +51,12 @@ def _samples(order: Order, graph: Graph) -> Iterator[dict[str, Tensor]]:
     """The inputs of every run that restores a frame of the order's clips.
 
     Raises:
-        ConfigError: there are no clips, or one is smaller than the order's size.
+        ConfigError: there are no clips.
     """
     if not order.clips:
         raise ConfigError("int8 needs real frames to measure ranges on, and none were given: give footage with --data.")
-    height, width = order.sizes[0]
     for clip in order.clips:
-        if clip.shape[-2] < height or clip.shape[-1] < width:
-            raise ConfigError(
-                f"A clip that ranges are measured on is {clip.shape[-1]}x{clip.shape[-2]}: give footage of at least "
-                f"{width}x{height} at low resolution."
-            )
-        frames = clip[..., :height, :width].cpu().float()
+        frames = of_size(clip, order.sizes[0]).float()
         window = order.network.window
         yield from _steps(graph, frames, window // 2) if order.streaming else _windows(frames, window)
 

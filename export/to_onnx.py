@@ -8,16 +8,14 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from distill.errors import CheckFailed, ConfigError
 from export.formats import Order
-from export.graph import Graph, traced
+from export.graph import Graph, halved, traced
 from export.onnx_layout import to_phone_operators, without_transposed
 from export.onnx_program import read_metadata
 
@@ -58,7 +56,7 @@ def onnx_model(order: Order) -> ModelProto:
     graph = order.graph()
     facts = order.facts()
     if order.precision == "fp16":
-        graph = _halved(graph)
+        graph = halved(graph)
         facts["memory_type"] = "float16"
     model = _translated(graph, type(order.network).__name__)
     _strip(model)
@@ -71,27 +69,6 @@ def onnx_model(order: Order) -> ModelProto:
         model.metadata_props.add(key=key, value=value)
     check(model)
     return model
-
-
-def _halved(graph: Graph) -> Graph:
-    inputs = {name: tensor.half() if name in _names(graph) else tensor for name, tensor in graph.inputs.items()}
-    return replace(graph, module=_Half(graph.module.half()), inputs=inputs)
-
-
-def _names(graph: Graph) -> set[str]:
-    return {memory.name for memory in graph.memories}
-
-
-class _Half(nn.Module):
-    """Float32 frames in and out, all else in half precision."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
-        return (restored.float(), *memories)
 
 
 def _translated(graph: Graph, name: str) -> ModelProto:

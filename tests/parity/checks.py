@@ -148,7 +148,7 @@ def assert_exports(network, target):
     for streaming in (False, True):
         proof = parity(network, exported(network, target, streaming=streaming), clips)
         assert proof.sizes == ((24, 20), (17, 11), (16, 36))
-        assert proof.frames == (2 * (network.window + 2) + 2 if streaming else 3)
+        assert proof.frames == (3 * (network.window + 2) + 2 if streaming else 4)
         assert proof.max_abs <= 1e-5 * max(1.0, frames.abs().max().item())
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import warnings
@@ -15,7 +16,7 @@ from distill.interfaces import Upsampled, WindowNetwork, windows
 from distill.registry import find
 from export.artifact import files_of, sha256_of
 from export.coreml_evaluator import Evaluator
-from export.coreml_package import Package, blob, quiet_coremltools, read_package
+from export.coreml_package import Package, blob, quiet_coremltools, read_package, write_package
 from export.coreml_program import EvaluatedProgram, load
 from export.exported import ExportedNetwork
 from export.formats import Format, Order, export
@@ -26,7 +27,7 @@ from tests.parity.checks import METADATA, moving_clip, randomise, randomise_with
 
 COREML = Format(
     "coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write", "export.coreml_program:load",
-    "coremltools", None, "several",
+    "coremltools", "coremltools", None, "several",
 )  # fmt: skip
 MIL_FLOAT32 = 11  # of MIL.proto's data types
 ODD = (18, 27)  # no multiples of 4, so the networks pad inside
@@ -96,6 +97,7 @@ def halved(student, tmp_path_factory):
 def test_float32_computes_what_the_network_does(student, tmp_path):
     file = exported(student, tmp_path / "student.mlpackage", precision="fp32")
     assert student.training
+    assert file.program.metadata["frame_type"] == "float32"
     assert differences(file, student, moving_clip(4, *ODD))[0] <= 1e-5
     description = read_package(file.path).model.description
     frame, result = description.input[0], description.output[0]
@@ -131,6 +133,7 @@ def test_the_package_is_plain_and_the_same_again(student, halved, tmp_path):
 def test_metadata_comes_back(halved):
     metadata = halved.program.metadata
     facts = {"scale": "4", "window": "3", "mode": "windowed", "sizes": "18x27", "precision": "fp16"}
+    facts |= {"frame_type": "float16", "colour_range": "RGB 0..1"}
     assert metadata.items() >= METADATA.items() | facts.items()
     assert metadata["torch_version"] == torch.__version__
     assert read_package(halved.path).model.description.metadata.shortDescription.startswith("Video super-resolution x4")
@@ -195,6 +198,7 @@ def _sides(operation):
 def test_images_of_several_sizes(student, tmp_path):
     sizes = ((16, 24), (20, 12))
     file = exported(student, tmp_path / "student.mlpackage", sizes, precision="fp16", images=True, ios=18)
+    assert file.program.metadata.items() >= {"frame_type": "image", "colour_range": "RGB 0..255"}.items()
     description = read_package(file.path).model.description
     assert {each.type.WhichOneof("Type") for each in (*description.input, *description.output)} == {"imageType"}
     assert not {"shape", "gather"} & {each.type for each in operations(file.path)}, "sizes must not be computed"
@@ -299,6 +303,57 @@ def test_files_that_cannot_be_used(halved, tmp_path):
             load(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("outside", ["../../whole.mlpackage/Data/com.apple.CoreML/model.mlmodel", "/dev/null", "link"])
+def test_a_manifest_names_nothing_outside_of_the_package(halved, tmp_path, outside):
+    """Not even where a whole program stands there."""
+    path = tmp_path / "new.mlpackage"
+    for copy in (path, tmp_path / "whole.mlpackage"):
+        shutil.copytree(halved.path, copy)
+    (path / "Data" / "link").symlink_to(tmp_path / "whole.mlpackage/Data/com.apple.CoreML/model.mlmodel")
+    manifest = json.loads((path / "Manifest.json").read_text())
+    manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"] = outside
+    (path / "Manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"names {outside}, outside of the package: give") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def _elsewhere(model):
+    function = model.mlProgram.functions["main"]
+    for operation in function.block_specializations[function.opset].operations:
+        for value in operation.attributes.values():
+            if value.WhichOneof("value") == "blobFileValue":
+                value.blobFileValue.fileName = "@model_path/nowhere.bin"
+
+
+def _renamed(model):
+    model.mlProgram.functions["other"].CopyFrom(model.mlProgram.functions["main"])
+    del model.mlProgram.functions["main"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (_elsewhere, r"said to be in '@model_path/nowhere\.bin', not in '@model_path/weights/weight\.bin'"),
+        (lambda model: setattr(model, "specificationVersion", 6), "version is 6, and operations of CoreML6 need 7"),
+        (lambda model: setattr(model, "specificationVersion", 9), "version is 9, and operations of CoreML6 need 7"),
+        (lambda model: setattr(model.mlProgram.functions["main"], "opset", "CoreML8"), "are of the set 'CoreML8'"),
+        (_renamed, "it has no function main"),
+    ],
+)
+def test_what_core_ml_would_not_load_is_refused(halved, tmp_path, change, sentence):
+    path = tmp_path / "new.mlpackage"
+    package = read_package(halved.path)
+    change(package.model)
+    write_package(package, path)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CheckFailed, match=sentence):
+        Evaluator(package)
 
 
 @pytest.mark.slow

@@ -207,18 +207,19 @@ def test_streaming_and_int8_exports(document, command, run_folder, tmp_path):
     out = tmp_path / "export"
     both = ["--to", "onnx", "--streaming", "--precision", "fp32", "int8", "--size", "108x60", "--out", out]
     plain, small = document("export", run_folder, *both)
-    assert sorted(path.name for path in out.iterdir()) == ["student-streaming-int8.onnx", "student-streaming.onnx"]
+    names = ["student-108x60-streaming-int8.onnx", "student-108x60-streaming.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert plain["metadata"]["sizes"] == "60x108"
-    assert plain["parity"]["frames"] == 14, "two clips of seven frames, from the first to the last"
+    assert plain["parity"]["frames"] == 21, "two clips of seven frames from the first to the last, one mirrored too"
     assert small["bytes"] < 0.5 * plain["bytes"]
     assert set(small["quality"]["lost_psnr_db"]) == {"flower", "road"}
     judged = small["quality"]["after"]
-    evaluated = document("eval", out / "student-streaming-int8.onnx", "--data", sample_clips("held_out"))
+    evaluated = document("eval", out / "student-108x60-streaming-int8.onnx", "--data", sample_clips("held_out"))
     assert evaluated["clips"] == judged["clips"]
     code, _, error = command("export", run_folder, *both, "--floor", "200")
     assert code == 1
     assert "under the floor of 200 dB" in error
     code, _, error = command(
-        "eval", out / "student-streaming.onnx", "--data", sample_clips("held_out"), "--degradation", "bd"
+        "eval", out / "student-108x60-streaming.onnx", "--data", sample_clips("held_out"), "--degradation", "bd"
     )
     assert (code, "trained on degradation bi" in error) == (2, True)

@@ -22,6 +22,9 @@ with quiet_coremltools():
     from coremltools.libmilstoragepython import _BlobStorageWriter as BlobWriter
 
 
+MIL_FLOAT32 = 11  # of MIL.proto's data types
+
+
 def ints(*values):
     return torch.tensor(values, dtype=torch.int32)
 
@@ -404,6 +407,33 @@ def test_states_are_read_written_and_forgotten():
     assert values == [3.0, 4.5, 5.25]
     evaluator.forget()
     assert evaluator.run({})["y"][0].item() == 3.0
+
+
+def test_a_state_is_of_the_type_and_shape_that_it_declares():
+    """Whatever is computed before it is written, and after it is read."""
+    target = ct.target.iOS18
+
+    @mb.program(input_specs=[mb.StateTensorSpec((2,), types.fp16)], opset_version=target)
+    def program(x):
+        after = mb.coreml_update_state(state=x, value=np.array([2049, 1], np.float16))
+        return mb.mul(x=after, y=np.float16(1.5), name="y")
+
+    with quiet_coremltools(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        model = ct.convert(program, minimum_deployment_target=target, skip_model_load=True).get_spec()
+    function = model.mlProgram.functions["main"]
+    for operation in function.block_specializations[function.opset].operations:
+        for result in operation.outputs:
+            if result.type.tensorType.rank == 1:
+                result.type.tensorType.dataType = MIL_FLOAT32
+        if operation.type == "const" and operation.outputs[0].type.tensorType.rank == 1:
+            tensor = operation.attributes["val"]
+            tensor.type.tensorType.dataType = MIL_FLOAT32
+            tensor.immediateValue.tensor.floats.values[:] = [2049, 1]
+    assert Evaluator(Package(model, b"")).run({})["y"].tolist() == [3072, 1.5], "2049 is 2048 in halves"
+    function.inputs[0].type.stateType.wrappedType.tensorType.dimensions[0].constant.size = 3
+    with pytest.raises(CheckFailed, match=r"the state x of the ML program has the shape \(2,\), declared as \(3,\)"):
+        Evaluator(Package(model, b"")).run({})
 
 
 def test_shapes_that_are_not_enumerated_are_refused():
