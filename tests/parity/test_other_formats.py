@@ -164,7 +164,6 @@ def test_eight_bits_in_litert(streaming, tmp_path):
     clips = [moving_clip(7, 32, 48).flip(3), moving_clip(7, 24, 40)]
     file = written(network, tmp_path, "litert", streaming=streaming, precision="int8", clips=clips)
     assert parity(network, file, [moving_clip(4, *SIZE)]).psnr_db > 35
-    assert file.path.read_bytes().count(b"CONV") == 0  # names of operators are not in it
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file.path))
@@ -180,9 +179,6 @@ def test_eight_bits_need_footage(tmp_path):
 
     order = Order(thin_mobile(), METADATA, "int8", sizes=(SIZE,))
     with pytest.raises(ConfigError, match="int8 needs real frames"):
-        write(order, tmp_path / "student.tflite")
-    order = Order(thin_mobile(), METADATA, "int8", sizes=(SIZE,), clips=[torch.rand(2, 3, 24, 32)])
-    with pytest.raises(ConfigError, match="is 32x24: give footage of at least 40x24"):
         write(order, tmp_path / "student.tflite")
 
 
