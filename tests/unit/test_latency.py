@@ -177,7 +177,7 @@ def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
 
 
 def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
-    other = dataclasses.replace(FORMATS[0], name="other", needs="no_such_runtime", extra="other")
+    other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
     monkeypatch.setattr(export.contender, "format_of", lambda path: other)
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.reason) == (NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
