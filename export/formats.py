@@ -27,7 +27,7 @@ __all__ = ["FORMATS", "GIVEN_METADATA", "OWN_KEYS", "Format", "Order", "export",
 GIVEN_METADATA = ("network", "keywords", "degradation", "provenance")
 """What the caller must tell of a network, because only its checkpoint knows."""
 
-OWN_KEYS = frozenset({"distill_vsr_version", "scale", "window", "mode", "memories", "memory_type", "memories_inside"})
+OWN_KEYS = frozenset({"distill_vsr_version", "scale", "window", "mode"})
 """What every file of this project tells of itself, and others do not."""
 
 
