@@ -13,7 +13,6 @@ from export.runtime import open_session
 __all__ = ["OnnxProgram", "load", "read_metadata"]
 
 
-
 class OnnxProgram(Program):
     """A session.
 
