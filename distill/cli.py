@@ -40,10 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), _WRONG_INPUT)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped", _INTERRUPTED)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+    except (RuntimeError, MemoryError) as error:
+        # torch's own error, which is not imported here, or what its allocator for the processor says
+        known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not known and "alloc_cpu" not in str(error):
             raise
-        remedies = "smaller data.crop, training.batch or distillation.memory_crop, or --device cpu"
+        remedies = "smaller --size, data.crop, training.batch or distillation.memory_crop, or --device cpu"
         return _fail(f"The device's memory is full; try a {remedies}.", _WRONG_INPUT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone

@@ -14,6 +14,7 @@ from distill.cli_parts import is_exported, opened, progress, show, size, window_
 from distill.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    from distill.data import Clip
     from distill.evaluate import Evaluation
     from export.latency import FileEntry, NetworkEntry
     from export.profile_row import Fidelity, Row
@@ -109,12 +110,14 @@ def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
 
 def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
     """How good each is on footage of known truth, and how it compares with PyTorch where the network is given too."""
+    from distill.data import find_clips
     from export.profile_row import Fidelity
 
+    clips = find_clips(data)
     fidelities, references = {}, {}
     # networks first: a file is compared with the one that it was made of, if that is there
     for source in sorted(sources, key=lambda source: is_exported(Path(source))):
-        found, origin = _evaluation(source, data)
+        found, origin = _evaluation(source, clips)
         if found is None:
             continue
         if not is_exported(Path(source)):
@@ -124,9 +127,8 @@ def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
     return fidelities
 
 
-def _evaluation(source: str, data: Path) -> tuple[Evaluation | None, str]:
+def _evaluation(source: str, clips: Sequence[Clip]) -> tuple[Evaluation | None, str]:
     """None where a file of fixed size does not take the footage; and what tells the weights apart."""
-    from distill.data import find_clips
     from distill.evaluate import evaluate
     from export.exported import ExportedNetwork
     from export.formats import GIVEN_METADATA
@@ -137,9 +139,7 @@ def _evaluation(source: str, data: Path) -> tuple[Evaluation | None, str]:
     facts = network.program.metadata if isinstance(network, ExportedNetwork) else described.as_text()
     origin = json.dumps([facts[name] for name in GIVEN_METADATA])
     try:
-        found = evaluate(
-            network, find_clips(data), degradation=described.degradation or "bi", scale=network.scale, frames=FRAMES
-        )
+        found = evaluate(network, clips, degradation=described.degradation or "bi", scale=network.scale, frames=FRAMES)
     except InputError as error:
         log.warning("no quality of %s: %s", source, error)
         return None, origin
