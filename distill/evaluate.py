@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,75 +17,16 @@ from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork
 from distill.metrics import luma, psnr, ssim, to_8_bit
+from distill.perceptual_distance import CONVENTION as PERCEPTUAL_CONVENTION
+from distill.perceptual_distance import LPIPS
+from distill.scores import Evaluation, Quality, Score
+from distill.temporal import CONVENTION as TEMPORAL_CONVENTION
+from distill.temporal import TemporalConsistency
 
-__all__ = ["PSNR_LIMIT", "Evaluation", "Score", "evaluate"]
+__all__ = ["PSNR_LIMIT", "Evaluation", "Quality", "Score", "evaluate"]
 
 PSNR_LIMIT = 100.0
 """A frame's PSNR counts as so many dB at most: that of equal pictures is infinite, of no use in a mean or in JSON."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """The quality of one clip.
-
-    Attributes:
-        psnr: mean over the frames, in dB.
-        ssim: mean over the frames, at most 1.
-        frames: how many were measured.
-    """
-
-    psnr: float
-    ssim: float
-    frames: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The quality of several clips.
-
-    Attributes:
-        clips: what each clip scored, by its name, in the order given.
-        convention: what the figures depend on: channel ("y" or "rgb"), crop (pixels at every edge), degradation,
-            scale, frames ("all", or how many from the start).
-    """
-
-    clips: dict[str, Score]
-    convention: dict[str, str | int]
-
-    @property
-    def psnr(self) -> float:
-        """Mean of the clips' PSNR in dB, every clip counting alike, as the field's tables have it."""
-        return fmean(score.psnr for score in self.clips.values())
-
-    @property
-    def ssim(self) -> float:
-        """Mean of the clips' SSIM, every clip counting alike."""
-        return fmean(score.ssim for score in self.clips.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """What json.dumps can write: the clips, their average, and the convention of both."""
-        return {
-            "clips": {
-                name: {"psnr": score.psnr, "ssim": score.ssim, "frames": score.frames}
-                for name, score in self.clips.items()
-            },
-            "average": {"psnr": self.psnr, "ssim": self.ssim},
-            "convention": dict(self.convention),
-        }
-
-    def table(self) -> str:
-        """Lines for people, a clip each, then the average, and in the last line the convention."""
-        wide = max(len("average"), *(len(name) for name in self.clips))
-        lines = [f"{'clip':<{wide}}  frames  PSNR dB    SSIM"]
-        for name, score in self.clips.items():
-            lines.append(f"{name:<{wide}}  {score.frames:>6}  {score.psnr:>7.3f}  {score.ssim:>6.4f}")
-        lines.append(f"{'average':<{wide}}  {'':>6}  {self.psnr:>7.3f}  {self.ssim:>6.4f}")
-        convention = self.convention
-        channel = "Y (BT.601, rounded to 8 bit)" if convention["channel"] == "y" else "RGB (8 bit)"
-        crop = f"{convention['crop']} pixels cropped at every edge" if convention["crop"] else "no border cropped"
-        frames = "all frames" if convention["frames"] == "all" else f"the first {convention['frames']} frames at most"
-        lines.append(f"{channel}, {crop}, {frames}, degradation {convention['degradation']} x{convention['scale']}")
-        return "\n".join(lines)
 
 
 def evaluate(
@@ -99,12 +40,20 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
     frames: int | None = None,
+    time_scale: int | None = None,
+    temporal: bool = False,
+    lpips: bool = False,
 ) -> Evaluation:
     """Degrade every clip, restore it, and compare it in 8 bit with what it was, one frame at a time.
 
     Frames whose sides are no multiples of `scale` lose their last rows and columns. Only as many frames wait in
-    memory as the network looks ahead. Frames that a network inserts between the given ones are left out. The network
-    is moved to `device` and measured in evaluation mode; afterwards each of its modules trains or not as before.
+    memory as the network looks ahead. The network is moved to `device` and measured in evaluation mode; afterwards
+    each of its modules trains or not as before.
+
+    With a `time_scale` of 2 the network is given frames 0, 2, 4, ... and every frame up to the last given one is
+    measured; given ones and those between them are also scored apart. Bicubic, and a network that keeps the frame
+    rate, then have the mean of two restored neighbours, clamped to [0, 1], for the frame between them. With a
+    `time_scale` of 1 every frame is given, and what a network inserts is left out.
 
     Args:
         network: what restores the frames; None is the bicubic baseline (MATLAB's kernel, rounded to 8 bit).
@@ -116,42 +65,62 @@ def evaluate(
         device: where the network runs.
         progress: called with 1 after every frame.
         frames: measure only so many from each clip's start; None measures all.
+        time_scale: 1 or 2; None is the network's own, 1 for bicubic.
+        temporal: also measure `TemporalConsistency`, over all measured frames in order.
+        lpips: also measure `LPIPS`, always of RGB.
 
     Returns:
         The scores with their convention. A clip's PSNR is the mean over its frames of each frame's PSNR, which
         counts as `PSNR_LIMIT` at most.
 
     Raises:
-        ConfigError: the network's scale differs.
+        ConfigError: the scale differs, `time_scale` is neither 1 nor 2, or LPIPS's weights are not installed.
         DataError: there are no clips or no frames, names repeat, frames are too small, or the degradation is unknown.
     """
-    _check(network, clips, scale)
-    if network is not None:
-        network.to(device)
-    scores: dict[str, Score] = {}
+    rate = time_scale if time_scale is not None else 1 if network is None else network.time_scale
+    asked = _Asked(degradation, scale, channel, crop, torch.device(device), frames, rate, temporal, lpips)
+    _check(network, clips, asked)
     with _evaluating(network), torch.inference_mode():
-        for clip in clips:
-            quality: list[tuple[float, float]] = []
-            for restored, truth in _pairs(network, clip, degradation, scale, torch.device(device), frames):
-                compared = (luma(restored), luma(truth)) if channel == "y" else (restored, truth)
-                quality.append((min(psnr(*compared, crop), PSNR_LIMIT), ssim(*compared, crop)))
-                if progress is not None:
-                    progress(1)
-            if not quality:
-                raise DataError(f"The clip {clip.name} has no frames to measure; remove it or give a longer one.")
-            scores[clip.name] = Score(fmean(p for p, _ in quality), fmean(s for _, s in quality), len(quality))
-    counted = "all" if frames is None else frames
-    return Evaluation(
-        scores, {"channel": channel, "crop": crop, "degradation": degradation, "scale": scale, "frames": counted}
-    )
+        scores = _scores(network, clips, asked, progress or (lambda _: None))
+    return Evaluation(scores, asked.convention(network))
 
 
-def _check(network: VideoNetwork | None, clips: Sequence[Clip], scale: int) -> None:
-    if network is not None and network.scale != scale:
+@dataclass(frozen=True)
+class _Asked:
+    degradation: str
+    scale: int
+    channel: Literal["y", "rgb"]
+    crop: int
+    device: torch.device
+    frames: int | None
+    time_scale: int
+    temporal: bool
+    lpips: bool
+
+    @property
+    def exact(self) -> torch.device:
+        """Where degradation and metrics are computed: in double precision, which Apple's GPUs lack."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    def convention(self, network: VideoNetwork | None) -> dict[str, str | int]:
+        facts: dict[str, str | int] = {
+            name: getattr(self, name) for name in ("channel", "crop", "degradation", "scale")
+        }
+        facts |= {"frames": "all" if self.frames is None else self.frames, "time_scale": self.time_scale}
+        if self.time_scale > 1:
+            made = 1 if network is None else network.time_scale
+            facts["between"] = "network" if made >= self.time_scale else "mean of neighbours"
+        return facts | (PERCEPTUAL_CONVENTION if self.lpips else {}) | (TEMPORAL_CONVENTION if self.temporal else {})
+
+
+def _check(network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked) -> None:
+    if network is not None and network.scale != asked.scale:
         raise ConfigError(
-            f"The network upscales by {network.scale} but an evaluation at scale {scale} was asked for; "
+            f"The network upscales by {network.scale} but an evaluation at scale {asked.scale} was asked for; "
             f"ask for scale {network.scale}."
         )
+    if asked.time_scale not in (1, 2):
+        raise ConfigError(f"An evaluation at time_scale {asked.time_scale} was asked for; ask for 1 or 2.")
     if not clips:
         raise DataError("There are no clips to evaluate; give at least one.")
     names = [clip.name for clip in clips]
@@ -159,36 +128,124 @@ def _check(network: VideoNetwork | None, clips: Sequence[Clip], scale: int) -> N
         raise DataError(f"Several clips are named {', '.join(repeated)}; rename them, since scores go by name.")
 
 
-def _pairs(
-    network: VideoNetwork | None, clip: Clip, degradation: str, scale: int, device: torch.device, frames: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each frame restored and as it was, both (3, H, W) uint8."""
-    # Degradation and metrics count in double precision, which Apple's GPUs lack.
-    exact = device if device.type == "cuda" else torch.device("cpu")
-    waiting: deque[Tensor] = deque()
+def _scores(
+    network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked, progress: Callable[[int], None]
+) -> dict[str, Score]:
+    perceptual = LPIPS.published().to(asked.exact) if asked.lpips else None
+    if network is not None:
+        network.to(asked.device)
+    scores: dict[str, Score] = {}
+    for clip in clips:
+        source, judge = _Source(clip, asked), _Judge(asked, perceptual)
+        for restored in _restored(network, source):
+            judge.add(to_8_bit(restored).to(asked.exact), source.waiting.popleft())
+            progress(1)
+        if missing := len(source.waiting):
+            raise ValueError(f"{type(network).__name__}.stream restored {missing} frames fewer than it was given")
+        scores[clip.name] = judge.score(clip.name)
+    return scores
 
-    def low_resolution() -> Iterator[Tensor]:
-        for frame in clip.frames(0, frames):
-            height, width = (side - side % scale for side in frame.shape[:2])
+
+class _Source:
+    """The low-resolution frames that are given; the true frames to measure with wait in `waiting`, (3, H, W) uint8."""
+
+    def __init__(self, clip: Clip, asked: _Asked) -> None:
+        self.clip, self.asked = clip, asked
+        self.waiting: deque[Tensor] = deque()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        asked = self.asked
+        skipped: list[Tensor] = []  # true frames since the last given one: measured if another given one follows
+        for place, frame in enumerate(self.clip.frames(0, asked.frames)):
+            height, width = (side - side % asked.scale for side in frame.shape[:2])
             if not height or not width:
                 raise DataError(
-                    f"The frames of {clip.name} are {frame.shape[1]}x{frame.shape[0]}, too small to shrink by {scale}; "
-                    "give larger ones."
+                    f"The frames of {self.clip.name} are {frame.shape[1]}x{frame.shape[0]}, too small to shrink by "
+                    f"{asked.scale}; give larger ones."
                 )
-            truth = torch.from_numpy(frame[:height, :width]).to(exact).permute(2, 0, 1)
-            low = degrade(truth.float() / 255, degradation, scale)
-            waiting.append(truth)
-            yield low.to(device)
+            truth = torch.from_numpy(frame[:height, :width]).to(asked.exact).permute(2, 0, 1)
+            if place % asked.time_scale:
+                skipped.append(truth)
+                continue
+            low = degrade(truth.float() / 255, asked.degradation, asked.scale)
+            self.waiting.extend([*skipped, truth])
+            skipped.clear()
+            yield low
 
-    frames_restored: Iterator[Tensor]
+
+def _restored(network: VideoNetwork | None, source: _Source) -> Iterator[Tensor]:
+    """As many frames as the source makes wait, (3, H, W), nominally in [0, 1]."""
+    asked = source.asked
+    frames: Iterator[Tensor]
     if network is None:
-        frames_restored = (bicubic_upsample(low.to(exact), scale) for low in low_resolution())
+        frames, made = (bicubic_upsample(low, asked.scale) for low in source), 1
     else:
-        frames_restored = islice(network.stream(low_resolution()), 0, None, network.time_scale)
-    for restored in frames_restored:
-        yield to_8_bit(restored).to(exact), waiting.popleft()
-    if waiting:
-        raise ValueError(f"{type(network).__name__}.stream restored {len(waiting)} frames fewer than it was given")
+        frames, made = network.stream(low.to(asked.device) for low in source), network.time_scale
+    if made < asked.time_scale:
+        return _with_means(frames)
+    return islice(frames, 0, None, made // asked.time_scale)
+
+
+def _with_means(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The frames, clamped to [0, 1], with the mean of each two neighbours between them."""
+    before = None
+    for frame in (frame.clamp(0, 1) for frame in frames):
+        if before is not None:
+            yield (before + frame) / 2
+        yield frame
+        before = frame
+
+
+class _Frame(NamedTuple):
+    psnr: float
+    ssim: float
+    lpips: float | None
+
+
+class _Judge:
+    """Measures one clip frame by frame."""
+
+    def __init__(self, asked: _Asked, perceptual: LPIPS | None) -> None:
+        self.asked, self.perceptual = asked, perceptual
+        self.temporal = TemporalConsistency(asked.crop) if asked.temporal else None
+        self.frames: list[_Frame] = []
+
+    def add(self, restored: Tensor, truth: Tensor) -> None:
+        """The next frame, both (3, H, W) uint8."""
+        crop = self.asked.crop
+        compared = (luma(restored), luma(truth)) if self.asked.channel == "y" else (restored, truth)
+        distance = None if self.perceptual is None else self.perceptual.of_levels(restored, truth, crop)
+        self.frames.append(_Frame(min(psnr(*compared, crop), PSNR_LIMIT), ssim(*compared, crop), distance))
+        if self.temporal is not None:
+            self.temporal.add(restored, truth)
+
+    def score(self, name: str) -> Score:
+        """Of the clip, which messages call `name`."""
+        if not self.frames:
+            raise DataError(f"The clip {name} has no frames to measure; remove it or give a longer one.")
+        time_scale = self.asked.time_scale
+        between = [frame for place, frame in enumerate(self.frames) if place % time_scale]
+        steadiness = None if self.temporal is None else self.temporal.result()
+        tof, warping, truth_warping = steadiness or (None, None, None)
+        return Score(
+            *_quality(self.frames),
+            tof=tof,
+            warping=warping,
+            truth_warping=truth_warping,
+            given=Quality(*_quality(self.frames[::time_scale])) if time_scale > 1 else None,
+            between=Quality(*_quality(between)) if between else None,
+        )
+
+
+def _quality(frames: Sequence[_Frame]) -> tuple[float, float, int, float | None]:
+    """What `Quality` is made of."""
+    distances = [frame.lpips for frame in frames if frame.lpips is not None]
+    return (
+        fmean(frame.psnr for frame in frames),
+        fmean(frame.ssim for frame in frames),
+        len(frames),
+        fmean(distances) if distances else None,
+    )
 
 
 @contextmanager

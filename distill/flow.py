@@ -48,7 +48,7 @@ SORTING = (
 Key = tuple[str, str, int, int, bytes, bytes]
 
 
-def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch") -> Tensor:
+def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch", *, keep: bool = True) -> Tensor:
     """Flow (u, v) = (right, down) in pixels with first(p) ~ second(p + flow(p)).
 
     No gradient passes. A pair's flow does not depend on what else is in the batch, but for the rounding of floats.
@@ -64,6 +64,7 @@ def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch") -
         method: the estimator. "torch" is a robust variational one. "farneback" is OpenCV's with the parameters of
             STINet, on the grey of the frames rounded to 8 bits; STINet takes blue's weight for red and red's for blue
             in that grey (COLOR_BGR2GRAY of RGB arrays), and so does this, because it was trained so.
+        keep: whether to remember the flows; not worth it for pairs that will not be asked for again.
 
     Returns:
         (N, 2, h, w) float32 on the same device: exactly 0 for a pair of identical frames, and for any on the meta
@@ -95,7 +96,8 @@ def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch") -
             estimated = (_farneback if method == "farneback" else _variational)(first[rows], second[rows]).cpu()
             for key, flow in zip(missing, estimated, strict=True):
                 known[key] = flow.clone()  # a row of the batch would keep the whole batch alive
-                _kept.keep(key, known[key])
+                if keep:
+                    _kept.keep(key, known[key])
         flows = torch.zeros(count, 2, height, width, dtype=torch.float32, device="cpu")
         for index, key in enumerate(keys):
             if key in known:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import ConfigError, DataError
 from distill.evaluate import PSNR_LIMIT, evaluate
-from distill.interfaces import Upsampled, WindowNetwork
+from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
 from distill.metrics import luma, psnr, ssim, to_8_bit
+from distill.temporal import TemporalConsistency
 
 
 class MemoryClip(Clip):
@@ -172,7 +175,7 @@ def test_json_has_the_promised_form_and_no_infinity() -> None:
     assert written == {
         "clips": {"same": {"psnr": 100.0, "ssim": pytest.approx(1), "frames": 2}},
         "average": {"psnr": 100.0, "ssim": pytest.approx(1)},
-        "convention": {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4, "frames": "all"},
+        "convention": {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4, "frames": "all", "time_scale": 1},
     }
 
 
@@ -190,20 +193,140 @@ def test_another_scale_is_refused_before_a_frame_is_read() -> None:
     assert evaluate(None, [clip], degradation="bi", scale=2).convention["scale"] == 2
 
 
-def test_inserted_frames_are_left_out() -> None:
-    class Doubled(Bicubic):
-        time_scale = 2
+class Doubling(ClipNetwork):
+    """Twice the frame rate, as STINet: what it makes between two frames is three quarters the later one."""
 
-        def stream(self, frames):
-            last = None
-            for restored in super().stream(frames):
-                if last is not None:
-                    yield torch.zeros_like(restored)
-                yield restored
-                last = restored
+    time_scale, chunk, overlap, hr_channels, lr_channels = 2, 3, 1, 3, 3
 
-    plain = evaluate(Bicubic(), [noise_clip("time", 3)], degradation="bi")
-    assert evaluate(Doubled(), [noise_clip("time", 3)], degradation="bi") == plain
+    def forward(self, clip: Tensor) -> Upsampled:
+        ups = [bicubic_upsample(frame, self.scale) for frame in clip.unbind(1)]
+        frames = ups[:1]
+        for before, after in pairwise(ups):
+            frames += [before / 4 + after * 3 / 4, after]
+        return Upsampled(torch.stack(frames, 1), None, clip)
+
+
+def direct(restored: list[Tensor], truth: list[np.ndarray]) -> tuple[float, float]:
+    """Mean PSNR and SSIM on Y of frames (3, H, W) in [0, 1]."""
+    pairs = [
+        (luma(to_8_bit(one)), luma(torch.from_numpy(two).permute(2, 0, 1)))
+        for one, two in zip(restored, truth, strict=True)
+    ]
+    return tuple(np.mean([(psnr(*pair), ssim(*pair)) for pair in pairs], 0))
+
+
+@pytest.mark.parametrize("length", [6, 7])
+@pytest.mark.parametrize(
+    ("network", "share", "maker"),
+    [(None, 1 / 2, "mean of neighbours"), (Bicubic, 1 / 2, "mean of neighbours"), (Doubling, 3 / 4, "network")],
+)
+def test_every_second_frame_is_given_and_those_between_are_scored_apart(
+    network: type[VideoNetwork] | None, share: float, maker: str, length: int
+) -> None:
+    clip = noise_clip("double", length)
+    restored = [
+        bicubic_upsample(degrade(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, "bd"))
+        for picture in clip.pictures[::2]
+    ]
+    if share == 1 / 2:
+        restored = [frame.clamp(0, 1) for frame in restored]
+    between = [before * (1 - share) + after * share for before, after in pairwise(restored)]
+    result = evaluate(network and network(), [clip], degradation="bd", time_scale=2)
+    score = result.clips["double"]
+    assert score.given is not None
+    assert score.between is not None
+    assert (score.given.psnr, score.given.ssim) == pytest.approx(direct(restored, clip.pictures[::2]), abs=1e-9)
+    stop = 2 * len(between)  # the last frame of an even clip has no given one after it
+    expected = direct(between, clip.pictures[1:stop:2])
+    assert (score.between.psnr, score.between.ssim) == pytest.approx(expected, abs=2e-3)
+    counts = len(restored), len(between)
+    assert (score.given.frames, score.between.frames, score.frames) == (*counts, sum(counts))
+    together = (score.given.psnr * counts[0] + score.between.psnr * counts[1]) / sum(counts)
+    assert score.psnr == pytest.approx(together)
+    assert result.convention["between"] == maker
+
+
+def test_the_networks_own_time_scale_is_usual() -> None:
+    clip = noise_clip("usual", 5)
+    assert evaluate(Doubling(), [clip], degradation="bi") == evaluate(
+        Doubling(), [clip], degradation="bi", time_scale=2
+    )
+    assert evaluate(Bicubic(), [clip], degradation="bi").convention["time_scale"] == 1
+
+
+def test_inserted_frames_are_left_out_beside_a_spatial_network() -> None:
+    plain = evaluate(Bicubic(), [noise_clip("time", 5)], degradation="bi")
+    assert evaluate(Doubling(), [noise_clip("time", 5)], degradation="bi", time_scale=1) == plain
+
+
+def test_another_time_scale_is_refused() -> None:
+    with pytest.raises(ConfigError, match="time_scale 3 was asked for; ask for 1 or 2"):
+        evaluate(None, [noise_clip("clip", 3)], degradation="bi", time_scale=3)
+
+
+def test_temporal_figures_are_of_all_measured_frames_in_order() -> None:
+    clip = noise_clip("steady", 5, 24, 40)
+    low = [degrade(torch.from_numpy(clip.pictures[t]).permute(2, 0, 1).float() / 255, "bi") for t in (0, 2, 4)]
+    frames = Doubling()(torch.stack(low)[None]).frames[0]
+    consistency = TemporalConsistency(2)
+    for restored, picture in zip(frames, clip.pictures, strict=True):
+        consistency.add(to_8_bit(restored), torch.from_numpy(picture).permute(2, 0, 1))
+    score = evaluate(Doubling(), [clip], degradation="bi", crop=2, temporal=True).clips["steady"]
+    assert (score.tof, score.warping, score.truth_warping) == consistency.result()
+    assert score.tof is not None
+    assert score.tof > 0
+
+
+def test_json_of_all_figures() -> None:
+    clips = [noise_clip("two", 2, 24, 40), noise_clip("five", 5, 24, 40)]  # of two frames, one is given
+    found = evaluate(Doubling(), clips, degradation="bi", temporal=True).to_json()
+    part = {"psnr", "ssim", "frames"}
+    temporal = {"tof", "warping", "truth_warping"}
+    assert set(found["clips"]["five"]) == part | temporal | {"given", "between"}
+    assert set(found["clips"]["five"]["between"]) == part
+    assert set(found["clips"]["two"]) == part | {"given"}
+    assert set(found["average"]) == {"psnr", "ssim", "given", "between"} | temporal
+    assert found["average"]["between"] == {name: found["clips"]["five"]["between"][name] for name in ("psnr", "ssim")}
+    given = [found["clips"][name]["given"]["psnr"] for name in ("two", "five")]
+    assert found["average"]["given"]["psnr"] == pytest.approx(sum(given) / 2)
+    assert set(found["convention"]) > {"tof", "warping", "time_scale", "between"}
+    json.dumps(found, allow_nan=False)
+
+
+def test_table_of_all_figures() -> None:
+    clips = [noise_clip("two", 2, 24, 40), noise_clip("five", 5, 24, 40)]
+    result = evaluate(None, clips, degradation="bi", temporal=True, time_scale=2)
+    lines = result.table().splitlines()
+    titles = ["clip", "frames", "PSNR", "SSIM", "given", "SSIM", "between", "SSIM", "tOF", "warping", "truth"]
+    assert [title for title in lines[0].split() if title not in ("dB", "px")] == titles
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert f"{result.clips['five'].tof:.3f}" in lines[2]
+    assert len(lines[1].split()) == 6  # one frame has no neighbours
+    assert [line.split(":")[0] for line in lines[4:6]] == ["tOF", "warping"]
+    assert "every second one given and those between the means of their neighbours" in lines[-1]
+
+
+@pytest.mark.parametrize("time_scale", [1, 2])
+def test_no_clip_is_held(time_scale: int) -> None:
+    """Frames made on the fly, of which only a few live at a time."""
+    alive: set[int] = set()
+    most = 0
+
+    class Endless(MemoryClip):
+        def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+            nonlocal most
+            rng = np.random.default_rng(5)
+            for place in range(24):
+                picture = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+                alive.add(place)
+                weakref.finalize(picture, alive.discard, place)
+                most = max(most, len(alive))
+                yield picture
+
+    evaluate(Doubling(), [Endless("endless", [])], degradation="bi", temporal=True, time_scale=time_scale)
+    assert not alive
+    # a chunk of three given frames, those between, and the ones in hand
+    assert most <= 3 * time_scale + 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""What evaluations found, as JSON and as a table: each figure beside what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+__all__ = ["Evaluation", "Quality", "Score"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The quality of some frames, each figure the mean over them.
+
+    Attributes:
+        psnr: dB.
+        ssim: at most 1.
+        frames: how many were measured.
+        lpips: LPIPS, 0 for equal pictures; None when it was not asked for.
+    """
+
+    psnr: float
+    ssim: float
+    frames: int
+    lpips: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, by name."""
+        return _present({"psnr": self.psnr, "ssim": self.ssim, "frames": self.frames, "lpips": self.lpips})
+
+
+@dataclass(frozen=True)
+class Score(Quality):
+    """The quality of one clip.
+
+    Attributes:
+        tof: mean difference of the optical flows of output and truth, in pixels; None when not asked for.
+        warping: mean squared difference of a frame and the next one warped to it, peak 1; likewise.
+        truth_warping: the same of the true frames.
+        given: the frames that the network was given, where some were left out.
+        between: the frames that it made between them.
+    """
+
+    tof: float | None = None
+    warping: float | None = None
+    truth_warping: float | None = None
+    given: Quality | None = None
+    between: Quality | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, by name."""
+        parts = {"given": self.given, "between": self.between}
+        temporal = {"tof": self.tof, "warping": self.warping, "truth_warping": self.truth_warping}
+        return super().to_json() | _present(temporal | {name: part and part.to_json() for name, part in parts.items()})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The quality of several clips.
+
+    Attributes:
+        clips: what each clip scored, by its name, in the order given.
+        convention: what the figures depend on: channel ("y" or "rgb"), crop (pixels at every edge), degradation,
+            scale, frames ("all", or how many from the start), time_scale (2: the network was given every second
+            frame, and all of them were measured) and then between ("network", or "mean of neighbours"); and a
+            sentence each for lpips, tof and warping, where they were asked for.
+    """
+
+    clips: dict[str, Score]
+    convention: dict[str, str | int]
+
+    @property
+    def psnr(self) -> float:
+        """Mean of the clips' PSNR in dB, every clip counting alike, as the field's tables have it."""
+        return fmean(score.psnr for score in self.clips.values())
+
+    @property
+    def ssim(self) -> float:
+        """Mean of the clips' SSIM, every clip counting alike."""
+        return fmean(score.ssim for score in self.clips.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """What json.dumps can write: the clips, their average, and the convention of both."""
+        clips = {name: score.to_json() for name, score in self.clips.items()}
+        return {"clips": clips, "average": _average(clips.values()), "convention": dict(self.convention)}
+
+    def table(self) -> str:
+        """Lines for people, a clip each, then the average, and in the last line the convention."""
+        found = self.to_json()
+        rows = [*found["clips"].items(), ("average", found["average"])]
+        columns = [["clip", *(name for name, _ in rows)]]
+        columns[0] = [f"{name:<{max(map(len, columns[0]))}}" for name in columns[0]]
+        for title, *path, form in _COLUMNS:
+            figures = [_figure(row, path) for _, row in rows]
+            if any(figure is not None for figure in figures):
+                cells = [title, *("" if figure is None else format(figure, form) for figure in figures)]
+                columns.append([f"{cell:>{max(map(len, cells))}}" for cell in cells])
+        lines = ["  ".join(line) for line in zip(*columns, strict=True)]
+        return "\n".join([*lines, *self._conventions()])
+
+    def _conventions(self) -> list[str]:
+        convention = self.convention
+        titles = {"lpips": "LPIPS", "tof": "tOF", "warping": "warping"}
+        lines = [f"{title}: {convention[name]}" for name, title in titles.items() if name in convention]
+        channel = "Y (BT.601, rounded to 8 bit)" if convention["channel"] == "y" else "RGB (8 bit)"
+        crop = f"{convention['crop']} pixels cropped at every edge" if convention["crop"] else "no border cropped"
+        frames = "all frames" if convention["frames"] == "all" else f"the first {convention['frames']} frames at most"
+        if convention["time_scale"] == 2:
+            maker = "made by the network" if convention["between"] == "network" else "the means of their neighbours"
+            frames += f", every second one given and those between {maker}"
+        lines.append(f"{channel}, {crop}, {frames}, degradation {convention['degradation']} x{convention['scale']}")
+        return lines
+
+
+# Title, path in the JSON, format.
+_COLUMNS = (
+    ("frames", "frames", "d"),
+    ("PSNR dB", "psnr", ".3f"),
+    ("  SSIM", "ssim", ".4f"),
+    ("given dB", "given", "psnr", ".3f"),
+    ("  SSIM", "given", "ssim", ".4f"),
+    ("between dB", "between", "psnr", ".3f"),
+    ("  SSIM", "between", "ssim", ".4f"),
+    (" LPIPS", "lpips", ".4f"),
+    ("tOF px", "tof", ".3f"),
+    ("warping", "warping", ".2e"),
+    ("truth", "truth_warping", ".2e"),
+)
+
+
+def _figure(row: dict[str, Any], path: Iterable[str]) -> Any:
+    found: Any = row
+    for name in path:
+        found = None if found is None else found.get(name)
+    return found
+
+
+def _present(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _average(clips: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure over the clips that have it, every clip counting alike; the counts of frames are left out."""
+    rows = list(clips)
+    average: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name != "frames"):
+        found = [row[name] for row in rows if name in row]
+        average[name] = _average(found) if isinstance(found[0], dict) else fmean(found)
+    return average
