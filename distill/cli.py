@@ -1,4 +1,4 @@
-"""The command: `distill train`, `pretrain`, `eval`, `upscale`, `export`, `profile`, `list`."""
+"""The command `distill` and those of its sub-commands that have no module of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.cli_compare import add_compare_commands
 from distill.cli_export import add_export_commands
 from distill.cli_parts import opened, progress, show
 from distill.cli_profile import add_profile_command
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_training(commands)
+    add_compare_commands(commands, _add)
     command = _add(commands, "eval", _eval, "measure PSNR and SSIM on clips of known truth")
     command.add_argument("network", metavar="NETWORK", help="bicubic, a name, a run folder or a file, exported too")
     command.add_argument("--data", type=Path, required=True, help="videos, folders of frames, Vid4, REDS, Vimeo-90K")
@@ -84,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--degradation", help="bi, bd or bd-centred (default: what the network was trained on, or bi)")
     command.add_argument("--channel", choices=("y", "rgb"), default="y")
     command.add_argument("--crop", type=_count, default=0, help="pixels left out along every border")
+    command.add_argument("--temporal", action="store_true", help="temporal consistency too: tOF and warping error")
+    command.add_argument("--lpips", action="store_true", help="perceptual distance too (extra: lpips)")
+    command.add_argument(
+        "--time-scale", type=int, choices=(1, 2), help="2 gives every second frame (default: what the network makes)"
+    )
     command.add_argument("--device", default="auto")
     command.add_argument("--force", action="store_true", help="measure on a degradation the network does not know")
     command = _add(commands, "upscale", _upscale, "a video in, a larger video out")
@@ -95,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto")
     add_export_commands(commands, _add)
     add_profile_command(commands, _add)
-    _add(commands, "list", _list, "every network, its size and its cost")
+    command = _add(commands, "list", _list, "every network, its size and its cost; or every method of distillation")
+    command.add_argument("what", nargs="?", choices=("networks", "methods"), default="networks")
     return parser
 
 
@@ -110,16 +118,21 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], sum
 
 def _add_training(commands: Any) -> None:
     train = _add(commands, "train", _train, "distil a student from a teacher")
-    train.add_argument("--teacher", help="a name or a file of weights (default: edvr)")
+    train.add_argument("--teacher", help="a name or a file of weights (default: edvr), or several: 0.7*edvr+0.3*rbpn")
     train.set_defaults(taught=True)
     train.add_argument("--student", help="a name or a file to go on from (default: fastdvdnet)")
     pretrain = _add(commands, "pretrain", _train, "train any network without a teacher")
     pretrain.add_argument("student", nargs="?", metavar="NETWORK", help="a name or a file to go on from")
     pretrain.set_defaults(teacher=None, taught=False)
     for command in (train, pretrain):
+        command.add_argument("--time-scale", type=int, choices=(1, 2), help="2: the student doubles the frame rate")
         command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
         command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+        command.add_argument(
+            "--method", help="what is learned beside the truth, of `distill list methods` (default: std)"
+        )
         command.add_argument("--data", help="footage to train on (default: the shipped samples)")
+        command.add_argument("--unlabelled", metavar="DIR", help="more footage, of low resolution as it is")
         command.add_argument("--out", type=Path, help="run folder (default: runs/TEACHER-STUDENT)")
         command.add_argument("--resume", nargs="?", const="auto", metavar="auto|FILE", help="go on from a saved state")
         command.add_argument("--device", help="auto, cpu or cuda")
@@ -147,14 +160,18 @@ def _train(options: argparse.Namespace) -> int:
     flags = {
         "teacher": options.teacher,
         "student": options.student,
+        "student_options.time_scale": options.time_scale,
+        "distillation.method": options.method,
         "data.path": options.data,
+        "data.unlabelled": options.unlabelled,
         "data.force": options.force,
         "training.device": options.device,
         "training.precision": options.precision,
         "training.seed": options.seed,
     }
     settings = options.set if options.taught else [*options.set, "teacher=null"]
-    config = read_config(config_file, settings, flags)
+    before = None if options.taught else ("pretrain", {"distillation.method": "none"})
+    config = read_config(config_file, settings, flags, before=before)
     run = RunFolder(path if path is not None else _default_run(config.teacher, config.student))
     prepared = prepare(config, run, options.command_line)
     if options.dry_run:
@@ -230,6 +247,9 @@ def _eval(options: argparse.Namespace) -> int:
             scale=network.scale if network is not None else 4,
             channel=options.channel,
             crop=options.crop,
+            temporal=options.temporal,
+            lpips=options.lpips,
+            time_scale=options.time_scale,
             device=pick_device(options.device),
             progress=update,
         )
@@ -253,6 +273,11 @@ def _upscale(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.what == "methods":
+        from distill.methods import method_table, methods
+
+        show(options, methods(), method_table())
+        return _DONE
     from distill.costs import cost_table, costs
 
     rows = costs()

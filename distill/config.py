@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,20 @@ import yaml
 from distill.errors import ConfigError
 from distill.registry import did_you_mean
 
-__all__ = ["Config", "DataConfig", "DistillationConfig", "OptimiserConfig", "TrainingConfig", "read_config", "to_yaml"]
+__all__ = [
+    "Config",
+    "DataConfig",
+    "DistillationConfig",
+    "Layer",
+    "OptimiserConfig",
+    "TrainingConfig",
+    "read_config",
+    "read_yaml",
+    "to_yaml",
+]
+
+Layer = tuple[str, Mapping[str, Any]]
+"""Settings, after what to call them in errors."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class DataConfig:
         path: a video, a folder of frames, a folder of those, Vimeo-90K or REDS; "samples" are the shipped clips.
         split: "train" or "test" where the layout has such lists.
         exclude: names of clips (as `path` yields them) that are left out; a name ending in / leaves out a folder.
+        unlabelled: more footage, of low resolution as it is, that has no truth; teachers supervise it.
         validation: footage to judge on; "samples" are the shipped held-out clips.
         validation_frames: of each validation clip at most this many, from its start; null is all.
         degradation: "bi", "bd" or "bd-centred".
@@ -39,6 +53,7 @@ class DataConfig:
     path: str = "samples"
     split: str | None = None
     exclude: tuple[str, ...] = ()
+    unlabelled: str | None = None
     validation: str = "samples"
     validation_frames: int | None = None
     degradation: Literal["bi", "bd", "bd-centred"] = "bi"
@@ -51,15 +66,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Space-time distillation, STD Eqs. 1-9; the paper's own numbers are in configs/std_vimeo90k.yaml.
-
-    The defaults are for the short recipe: the paper's ratio of the weights, 1 to 100, at a tenth of their size.
+    """What is distilled, and how much of it; the paper's own numbers are in configs/std_vimeo90k.yaml.
 
     Attributes:
-        space: weight of the attention maps' distance (lambda_1).
-        time: weight of the memory cells' distance (lambda_2).
-        mapping: of features to an attention map: Eq. 2, Eq. 1 or Eq. 3.
-        features: what is compared, F^SR ("hr", the paper's) or F^LR ("lr"); "auto" is F^SR where both networks have it.
+        method: a name of `distill.methods.METHODS`; "none" trains the student alone.
+        weights: term -> weight instead of the method's; terms that the method lacks are added, 0 leaves one out.
+        truth: weight of the reconstruction loss after the warm-up, such as 0.5 beside `output` at 0.5; null is what
+            the method says, 1 for most.
+        unlabelled: weight (lambda) of the loss on footage without high resolution.
+        features: what is compared, F^SR ("hr", the paper's) or F^LR ("lr"); "auto" is F^SR where both networks have
+            it; null is what the method says.
         match_scale: multiply both networks' features, for the comparison only: the teacher's to a usual mean
             attention, for which the weights are chosen, since teachers differ a hundredfold; the student's to the
             teacher's when distillation starts. A fresh student's may be 15 times larger, and a short recipe would spend
@@ -67,15 +83,18 @@ class DistillationConfig:
         warm_up: steps on the reconstruction loss alone.
         memory_crop: side of the square of features that the ConvLSTM sees, in their own pixels; null is all of it.
             The ConvLSTM over whole F^SR costs more than both networks together.
+        cache: a folder where what the teacher makes of each crop is kept for the next run over the same crops.
     """
 
-    space: float = 0.1
-    time: float = 10.0
-    mapping: Literal["sum_squared", "sum_absolute", "max_squared"] = "sum_squared"
-    features: Literal["auto", "hr", "lr"] = "auto"
+    method: str = "std"
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    truth: float | None = None
+    unlabelled: float = 1.0
+    features: Literal["auto", "hr", "lr"] | None = None
     match_scale: bool = True
     warm_up: int = 450
     memory_crop: int | None = 32
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,8 @@ class Config:
     """A recipe.
 
     Attributes:
-        teacher: a teacher's name, "package.module:Class", or a file of weights; null trains `student` alone.
+        teacher: a teacher's name, "package.module:Class", or a file of weights; several as "edvr+rbpn" or
+            "0.7*edvr+0.3*rbpn"; null trains `student` alone.
         student: the network that is trained: a name, or a file of weights to go on from.
         student_options: keywords of the student's class, before those of its name.
     """
@@ -165,8 +185,8 @@ class Config:
                 ("optimiser.warm_up", self.optimiser.warm_up, 0),
                 ("distillation.memory_crop", self.distillation.memory_crop or 1, 1),
                 ("distillation.warm_up", self.distillation.warm_up, 0),
-                ("distillation.space", self.distillation.space, 0),
-                ("distillation.time", self.distillation.time, 0),
+                ("distillation.truth", self.distillation.truth or 0, 0),
+                ("distillation.unlabelled", self.distillation.unlabelled, 0),
             )
             if value < least
         ]
@@ -179,21 +199,27 @@ class Config:
         _complain(problems)
 
 
-def read_config(file: Path | None, settings: Iterable[str], flags: Mapping[str, Any]) -> Config:
+def read_config(
+    file: Path | None,
+    settings: Iterable[str],
+    flags: Mapping[str, Any],
+    *,
+    before: Layer | None = None,
+    after: Layer | None = None,
+) -> Config:
     """The recipe: defaults, then a YAML file, then "key.sub=value" settings, then flags by dotted key.
+
+    Args:
+        file: a recipe.
+        settings: each "key.sub=value".
+        flags: by dotted key; None is not given.
+        before: a recipe that comes before the file, with what to call it in errors.
+        after: settings that win over all others, likewise.
 
     Raises:
         ConfigError: everything that is wrong, together, each with where it stands.
     """
-    layers: list[tuple[str, dict[str, Any]]] = []
-    if file is not None:
-        layers.append((str(file), _flat(_read_yaml(file))))
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting} has no '='; expected key.sub=value.")
-        layers.append((f"--set {setting}", _flat({key: _scalar(text, setting)})))
-    layers.append(("the command line", {key: value for key, value in flags.items() if value is not None}))
+    layers = [(where, _flat(content)) for where, content in _layers(file, settings, flags, before, after)]
     known = _leaves(Config)
     values: dict[str, Any] = {}
     problems = []
@@ -206,13 +232,30 @@ def read_config(file: Path | None, settings: Iterable[str], flags: Mapping[str, 
             if key != leaf:
                 values[leaf] = {**values.get(leaf, {}), key.rpartition(".")[2]: value}
                 continue
-            fitted, problem = _fit(value, known[key])
+            values[key], problem = _fit(value, known[key])
             if problem:
                 problems.append(f"{where}: {key} is {value!r}, expected {problem}")
-            values[key] = fitted
     _complain(problems)
     config: Config = _build(Config, values, "")
     return config
+
+
+def _layers(
+    file: Path | None, settings: Iterable[str], flags: Mapping[str, Any], before: Layer | None, after: Layer | None
+) -> Iterator[Layer]:
+    """What was given, the weakest first."""
+    if before is not None:
+        yield before
+    if file is not None:
+        yield str(file), read_yaml(file)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting} has no '='; expected key.sub=value.")
+        yield f"--set {setting}", {key: _scalar(text, setting)}
+    yield "the command line", {key: value for key, value in flags.items() if value is not None}
+    if after is not None:
+        yield after
 
 
 def to_yaml(config: Config) -> str:
@@ -235,7 +278,12 @@ def _complain(problems: list[str]) -> None:
         )
 
 
-def _read_yaml(file: Path) -> Mapping[str, Any]:
+def read_yaml(file: Path) -> Mapping[str, Any]:
+    """What a YAML file holds, keys with values.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

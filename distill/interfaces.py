@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 __all__ = [
     "ClipNetwork",
+    "Intermediates",
     "Memory",
     "Published",
+    "SlidingNetwork",
+    "Step",
     "StreamStep",
     "Upsampled",
     "VideoNetwork",
@@ -50,6 +53,31 @@ class Upsampled(NamedTuple):
             None if self.hr_features is None else change(self.hr_features),
             None if self.lr_features is None else change(self.lr_features),
         )
+
+    def interleaved(self, between: Upsampled) -> Upsampled:
+        """T given frames and T - 1 between them -> all 2 T - 1 in order; likewise their features."""
+        frames, hr_features, lr_features = map(_interleaved, self, between)
+        assert frames is not None
+        return Upsampled(frames, hr_features, lr_features)
+
+
+class Intermediates(NamedTuple):
+    """What a network makes of a clip on its way to the frames, for training to supervise.
+
+    Pictures are RGB, nominally in [0, 1] but not clamped, at T' = 2 (T - 1) + 1 moments, the given ones at even places.
+
+    Attributes:
+        frames: (B, T', 3, scale*h, scale*w), made before the features were refined.
+        low: (B, T', 3, h, w), likewise; given frames as they were given where the network makes none.
+        refined_low: the same after the refinement; None where the network makes none.
+        flows: (B, 2, T - 1, 2, h, w), optical flow from each given frame to the next and back as the network corrected
+            it, pixels to the right and down; None where it corrects none.
+    """
+
+    frames: Tensor
+    low: Tensor
+    refined_low: Tensor | None = None
+    flows: Tensor | None = None
 
 
 class Published(NamedTuple):
@@ -100,6 +128,10 @@ class VideoNetwork(nn.Module, ABC):
     def forward(self, clip: Tensor) -> Upsampled:
         """Restore every frame of a clip (B, T, 3, h, w) in [0, 1]."""
 
+    def with_intermediates(self, clip: Tensor) -> tuple[Upsampled, Intermediates | None]:
+        """As `forward`, and what was made on the way, where the network makes pictures there; None otherwise."""
+        return self(clip), None
+
     def spared_macs(self, frames: int, height: int, width: int) -> int:
         """Multiply-accumulates that the published code spends on a clip of this size, to no effect, and this does not.
 
@@ -115,14 +147,39 @@ class VideoNetwork(nn.Module, ABC):
         """
 
 
-class WindowNetwork(VideoNetwork):
+class SlidingNetwork(VideoNetwork):
+    """A network of fixed reach, which slides over a video of any length; what can be exported.
+
+    Attributes:
+        window: odd number of frames that a restored frame depends on, itself in the middle.
+    """
+
+    window: int
+
+    @property
+    def taken(self) -> int:
+        """Frames that `run` takes: a window, and the frame before it where the frame rate is doubled."""
+        return self.window + self.time_scale - 1
+
+    @abstractmethod
+    def run(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """The pictures of one run of a windowed file, (1, taken, 3, h, w) -> `time_scale` of (1, 3, scale*h, scale*w).
+
+        The last of them is the restored middle frame of the last window; where the frame rate is doubled, the first is
+        the frame half-way between it and the frame before it.
+        """
+
+    @abstractmethod
+    def step(self) -> Step:
+        """One frame further, with the weights as they now are."""
+
+
+class WindowNetwork(SlidingNetwork):
     """A network that sees an odd `window` of frames and restores the middle one.
 
     Only `reconstruct` must be written; sliding over a clip, edge frames repeated, is inherited. A subclass may
     override `forward` by an equal path that does once what neighbouring windows share.
     """
-
-    window: int
 
     @abstractmethod
     def reconstruct(self, window: Tensor) -> Upsampled:
@@ -137,6 +194,9 @@ class WindowNetwork(VideoNetwork):
         restored = self.reconstruct(stacked)
         return restored.map(lambda field: field.unflatten(0, (batch, length)))
 
+    def run(self, frames: Tensor) -> tuple[Tensor, ...]:
+        return (self.reconstruct(frames).frames,)
+
     def step(self) -> StreamStep:
         """One frame further, with the weights as they now are.
 
@@ -145,6 +205,10 @@ class WindowNetwork(VideoNetwork):
         return _WindowStep(self)
 
     def stream(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (restored.frames[0] for restored in self.stream_features(frames))
+
+    def stream_features(self, frames: Iterable[Tensor]) -> Iterator[Upsampled]:
+        """As `stream`, with the features: fields of one frame and no T' axis, (1, C, H, W)."""
         step, delay = self.step(), self.window // 2
         memories: tuple[Tensor, ...] | None = None
         for place, frame in enumerate(repeat_edges(frames, delay)):
@@ -153,12 +217,12 @@ class WindowNetwork(VideoNetwork):
                 memories = step.start(picture)
             known = step.advance(picture, *memories)
             if place >= 2 * delay:
-                yield step.restore(*known)[0]
+                yield step.restore(*known)
             memories = step.kept(*known)
 
 
 class Memory(NamedTuple):
-    """What a `StreamStep` remembers of one kind: a tensor (1, depth * channels, H, W), the oldest entry first.
+    """What a `Step` remembers of one kind: a tensor (1, depth * channels, H, W), the oldest entry first.
 
     Attributes:
         name: of the kind.
@@ -180,7 +244,7 @@ class Memory(NamedTuple):
         return (1, self.depth * self.channels, high, wide)
 
 
-class StreamStep(nn.Module, ABC):
+class Step(nn.Module, ABC):
     """One frame further: takes a frame and memories, gives a restored frame and the memories for the next one.
 
     Feed it every frame of a shot, the first and the last one `window // 2` times more (`repeat_edges`), starting from
@@ -188,11 +252,26 @@ class StreamStep(nn.Module, ABC):
     one frame, in order, as the window of frames around it would. A cut is the end of one shot and the start of the
     next.
 
+    Where the frame rate is doubled, every feed first gives the frame half-way between the restored one and the one
+    restored before it, which for the first frame of a shot is to be thrown away too.
+
     Attributes:
         memories: what is remembered.
     """
 
     memories: tuple[Memory, ...]
+
+    def start(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """Memories of zeros for frames like this one, (1, 3, h, w)."""
+        return tuple(frame.new_zeros(memory.shape(*frame.shape[-2:])) for memory in self.memories)
+
+    @abstractmethod
+    def forward(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        """The pictures that `SlidingNetwork.run` gives, and the memories for the next step."""
+
+
+class StreamStep(Step):
+    """The step of a `WindowNetwork`, in two parts, so that what is thrown away need not be restored."""
 
     @abstractmethod
     def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
@@ -203,21 +282,17 @@ class StreamStep(nn.Module, ABC):
         """
 
     @abstractmethod
-    def restore(self, *known: Tensor) -> Tensor:
-        """The restored frame (1, 3, scale*h, scale*w) out of what `advance` gave."""
+    def restore(self, *known: Tensor) -> Upsampled:
+        """The restored frame and its features out of what `advance` gave; one frame, no T' axis."""
 
     def kept(self, *known: Tensor) -> tuple[Tensor, ...]:
         """What `advance` gave without the oldest entries."""
         return tuple(each[:, memory.channels :] for each, memory in zip(known, self.memories, strict=True))
 
-    def start(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """Memories of zeros for frames like this one, (1, 3, h, w)."""
-        return tuple(frame.new_zeros(memory.shape(*frame.shape[-2:])) for memory in self.memories)
-
     def forward(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
         """The restored frame, and the memories for the next."""
         known = self.advance(frame, *memories)
-        return self.restore(*known), *self.kept(*known)
+        return self.restore(*known).frames, *self.kept(*known)
 
 
 class _WindowStep(StreamStep):
@@ -231,9 +306,9 @@ class _WindowStep(StreamStep):
     def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.cat((memory, frame), 1) for memory in memories) or (frame,)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         (frames,) = known
-        return self.network.reconstruct(frames.unflatten(1, (self.network.window, 3))).frames
+        return self.network.reconstruct(frames.unflatten(1, (self.network.window, 3)))
 
     def kept(self, *known: Tensor) -> tuple[Tensor, ...]:
         return super().kept(*known) if self.memories else ()
@@ -277,28 +352,36 @@ class ClipNetwork(VideoNetwork):
             held, skipped = (held[-self.overlap :] + fresh if fresh else []), kept - len(held) + self.overlap
 
 
-def windows(clip: Tensor, window: int) -> Tensor:
+def windows(clip: Tensor, window: int, before: int = 0) -> Tensor:
     """Every frame's window, the edge frames repeated ("duplicating these frames", STD Sec. 3.1).
 
     Args:
         clip: (B, T, ...).
         window: odd number of frames.
+        before: so many more frames before each window.
 
     Returns:
-        (B, T, window, ...).
+        (B, T, before + window, ...).
     """
     reach, length = window // 2, clip.shape[1]
-    offsets = torch.arange(-reach, reach + 1, device=clip.device)
+    offsets = torch.arange(-reach - before, reach + 1, device=clip.device)
     index = (torch.arange(length, device=clip.device)[:, None] + offsets).clamp(0, length - 1)
     return clip[:, index]
 
 
-def repeat_edges(frames: Iterable[Tensor], times: int) -> Iterator[Tensor]:
-    """The frames, the first and the last of them `times` times more."""
+def _interleaved(given: Tensor | None, between: Tensor | None) -> Tensor | None:
+    if given is None or between is None:
+        return None
+    pairs = torch.stack((given[:, :-1], between.to(given.dtype)), 2).flatten(1, 2)
+    return torch.cat((pairs, given[:, -1:]), 1)
+
+
+def repeat_edges(frames: Iterable[Tensor], times: int, before: int = 0) -> Iterator[Tensor]:
+    """The frames, the first and the last of them `times` times more, the first another `before` times."""
     last = None
     for frame in frames:
         if last is None:
-            yield from [frame] * times
+            yield from [frame] * (before + times)
         yield frame
         last = frame
     if last is not None:

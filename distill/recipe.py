@@ -15,10 +15,21 @@ from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork, WindowNetwork
+from distill.methods import TERMS, weights
 from distill.run_folder import RunFolder, environment, log
+from distill.task import Teacher
+from distill.teacher_cache import TeacherCache
 from distill.trainer import Trainer
 
-__all__ = ["Prepared", "check_degradation", "open_network", "pick_device", "prepare", "run_recipe"]
+__all__ = [
+    "Prepared",
+    "check_degradation",
+    "named_teachers",
+    "open_network",
+    "pick_device",
+    "prepare",
+    "run_recipe",
+]
 
 _SAMPLES = "samples"
 
@@ -29,14 +40,13 @@ class Prepared:
 
     config: Config
     trainer: Trainer
-    teacher: VideoNetwork | None
     clips: int
 
     def contenders(self) -> Iterator[tuple[str, VideoNetwork | None]]:
         """What the student is judged beside, by its name in the table."""
         yield "bicubic", None
-        if self.teacher is not None:
-            yield "teacher", self.teacher
+        for teacher in self.trainer.teachers:
+            yield teacher.name, teacher.network
 
 
 def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
@@ -53,27 +63,22 @@ def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
     device = pick_device(config.training.device)
     torch.manual_seed(config.training.seed)
     student, described = _student(config, command)
-    teacher = None
-    if config.teacher is not None:
-        teacher, taught = open_network(config.teacher, "teacher")
-        check_degradation(config.teacher, taught, config.data.degradation, force=config.data.force)
-    for network in (student, teacher):
+    teachers = _teachers(config)
+    chosen = weights(config.distillation.method, config.distillation.weights)
+    if not teachers and (idle := [name for name in chosen if TERMS[name].taught]):
+        log.warning("%s compares with a teacher; without one it does nothing", ", ".join(idle))
+    for network in (student, *(teacher.network for teacher in teachers)):
         flow.require(getattr(network, "flow", "torch"))  # now rather than at the first frame
     if student.scale == 1:
         raise ConfigError(f"{config.student} keeps the size of its frames; training here is for networks that upscale.")
-    sampler = CropSampler(
-        _training_clips(config.data),
-        frames=_frames(config, student),
-        crop=config.data.crop,
-        scale=student.scale,
-        degradation=config.data.degradation,
-        batch_size=config.training.batch,
-        seed=config.training.seed,
-        halve_from_height=config.data.halve_from_height,
-    )
+    sampler = _sampler(config, student, _training_clips(config.data), config.data.degradation)
+    unlabelled = None
+    if config.data.unlabelled is not None:
+        _check_unlabelled(config, teachers)
+        unlabelled = _sampler(config, student, find_clips(Path(config.data.unlabelled)), None)
     validation = find_clips(sample_clips("held_out") if config.data.validation == _SAMPLES else config.data.validation)
-    trainer = Trainer(config, student, described, teacher, sampler, validation, run, device)
-    return Prepared(config, trainer, teacher, len(sampler.clips))
+    trainer = Trainer(config, student, described, teachers, sampler, unlabelled, validation, run, device)
+    return Prepared(config, trainer, len(sampler.clips))
 
 
 def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> dict[str, Any]:
@@ -101,16 +106,14 @@ def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> 
         if resume is not None:
             run.forget_after(trainer.step)
             log.info("going on from step %d of %s", trainer.step, resume)
-        taught = f"{config.teacher} teaches " if config.teacher is not None else "training "
+        method = f" ({config.distillation.method})"
+        taught = f"{config.teacher} teaches{method} " if config.teacher is not None else "training "
         log.info("%s%s on %s, %d clips, into %s", taught, config.student, trainer.device, prepared.clips, run.path)
         trained = trainer.train()
         judged = {name: trainer.judge(network) for name, network in prepared.contenders()}
-    return {
-        name: results[name]
-        for name in ("bicubic", "student before", "student after", "teacher")
-        for results in (judged, trained)
-        if name in results
-    }
+    results = {"bicubic": judged.pop("bicubic"), **trained, **judged}
+    run.results(results)
+    return results
 
 
 def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNetwork, Described]:
@@ -162,6 +165,26 @@ def check_degradation(name: str, described: Described, degradation: str, *, forc
         )
 
 
+def named_teachers(text: str) -> list[tuple[str, float]]:
+    """Teachers with their weights: "edvr", "edvr+rbpn" or "0.7*edvr+0.3*rbpn"; a path that exists is one teacher.
+
+    Raises:
+        ConfigError: a weight is no number above 0.
+    """
+    if Path(text).exists():
+        return [(text, 1.0)]
+    named = []
+    for part in text.split("+"):
+        weight, star, name = part.strip().partition("*")
+        try:
+            named.append((name.strip(), float(weight)) if star else (weight, 1.0))
+        except ValueError:
+            named.append((name, 0.0))
+        if not named[-1][1] > 0 or not named[-1][0]:
+            raise ConfigError(f"The teacher {part.strip()!r} of {text!r} is not NAME or WEIGHT*NAME, such as 0.5*edvr.")
+    return named
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA where there is one.
 
@@ -176,6 +199,43 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"The device {name!r} is not to be had here; use --device cpu.") from error
     return device
+
+
+def _teachers(config: Config) -> list[Teacher]:
+    """The frozen networks of a recipe, each with its weight and its cache."""
+    teachers = []
+    named = named_teachers(config.teacher) if config.teacher is not None else []
+    for name, weight in named:
+        network, described = open_network(name, "teacher")
+        check_degradation(name, described, config.data.degradation, force=config.data.force)
+        folder = config.distillation.cache
+        cache = TeacherCache(Path(folder), network) if folder is not None else None
+        teachers.append(Teacher(network, "teacher" if len(named) == 1 else f"teacher {name}", weight, cache))
+    return teachers
+
+
+def _check_unlabelled(config: Config, teachers: list[Teacher]) -> None:
+    """Refuse footage without truth where nothing would learn from it."""
+    terms = [TERMS[name] for name in weights(config.distillation.method, config.distillation.weights)]
+    if not any(not term.needs_truth and (teachers or not term.taught) for term in terms):
+        raise ConfigError(
+            f"data.unlabelled has no high resolution, and the method {config.distillation.method!r} "
+            f"{'' if teachers else 'without a teacher '}learns from nothing else; choose another, such as output."
+        )
+
+
+def _sampler(config: Config, student: VideoNetwork, clips: list[Clip], degradation: str | None) -> CropSampler:
+    data, low = config.data, degradation is None
+    return CropSampler(
+        clips,
+        frames=_frames(config, student),
+        crop=data.crop // student.scale if low else data.crop,
+        scale=1 if low else student.scale,
+        degradation=degradation,
+        batch_size=config.training.batch,
+        seed=config.training.seed,
+        halve_from_height=None if low else data.halve_from_height,
+    )
 
 
 def _training_clips(data: DataConfig) -> list[Clip]:

@@ -29,7 +29,7 @@ log = logging.getLogger("distill")
 
 
 class RunFolder:
-    """runs/NAME/{config.yaml, command.txt, env.json, log.txt, metrics.jsonl, checkpoints/, samples/, ...}."""
+    """runs/NAME/{config.yaml, command.txt, env.json, log.txt, metrics.jsonl, results.json, checkpoints/, ...}."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,6 +77,11 @@ class RunFolder:
         """Add a line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
+
+    def results(self, figures: Mapping[str, Any]) -> None:
+        """Write results.json: each contender's evaluation, as the last thing of a run."""
+        with replacing(self.path / "results.json") as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of metrics.jsonl that a resumed run is about to write again."""

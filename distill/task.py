@@ -1,8 +1,9 @@
-"""One training step's loss: student, frozen teacher, and what training alone needs."""
+"""One training step's loss: student, frozen teachers, and what training alone needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,164 +14,262 @@ from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
 from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
-from distill.losses.attention import space_distance
 from distill.losses.charbonnier import charbonnier
-from distill.losses.memory import ConvLSTM, time_distance
+from distill.losses.term import FeatureKind, Seen, Surroundings, Term
+from distill.methods import TERMS, method, weights
+from distill.teacher_cache import TeacherCache
 
-__all__ = ["SpaceTimeDistillation", "compared_features"]
+__all__ = ["Distillation", "Teacher", "compared_features"]
 
-_COLLAPSED = 1e-8
 _USUAL_ATTENTION = 0.045
-"""Mean attention of the shipped edvr-s on the sample clips, for which the default weights of the losses were chosen."""
+"""Mean attention of the shipped edvr-s on the sample clips, for which the methods' weights were chosen."""
 
 
-class SpaceTimeDistillation(nn.Module):
-    """L = L_rec + space * L_SD + time * L_TD (STD Eq. 9), after a warm-up on L_rec; L_rec alone without a teacher.
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network that teaches.
 
-    The ConvLSTM, and the 1x1 convolution that brings the student's features to as many channels as the teacher's
-    where the numbers differ, belong here, not to the student: what is exported is the student's architecture,
-    untouched. The attention maps need no such convolution, since they have no channels.
+    Attributes:
+        network: what restores the clip.
+        name: in metrics, where several teach.
+        weight: of all that it teaches.
+        cache: of what it made before.
+    """
+
+    network: VideoNetwork
+    name: str = "teacher"
+    weight: float = 1.0
+    cache: TeacherCache | None = None
+
+
+class Distillation(nn.Module):
+    """L = truth * L_rec + the method's terms, for each teacher, after a warm-up on L_rec; L_rec alone without any.
+
+    For the method `std` that is L_rec + space * L_SD + time * L_TD (STD Eq. 9). What the terms learn themselves (the
+    ConvLSTM, 1x1 convolutions between unequal channels) belongs here, not to the student: what is exported is the
+    student's architecture, untouched.
 
     A student that keeps the frame rate may learn from a teacher that doubles it, whose in-between frames are dropped.
     A network that multiplies the frame rate is given every `time_scale`-th frame, and restores them all.
 
+    Args:
+        student: the network that is trained.
+        teachers: frozen; none trains on the truth alone.
+        settings: method, weights and what goes with them.
+        middle_only: restore only the middle frame of clips as long as the student's window.
+
     Raises:
-        ConfigError: the two networks' frames or features cannot be compared.
+        ConfigError: the networks' frames or features cannot be compared, or the method is unknown.
     """
 
     def __init__(
         self,
         student: VideoNetwork,
-        teacher: VideoNetwork | None,
+        teachers: Sequence[Teacher],
         settings: DistillationConfig,
         *,
         middle_only: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher = teacher
         self.settings = settings
         self.middle_only = middle_only
-        self.memory: ConvLSTM | None = None
-        self.adapter: nn.Conv2d | None = None
-        self.memory_frozen = False
-        self.gain: float | None = None if settings.match_scale else 1.0
-        self.teacher_gain = 1.0
-        if teacher is None:
-            return
-        teacher.requires_grad_(False)
-        if student.scale != teacher.scale or teacher.time_scale % student.time_scale:
-            raise ConfigError(
-                f"The student makes x{student.scale} in size and x{student.time_scale} in frames, the teacher "
-                f"x{teacher.scale} and x{teacher.time_scale}; the sizes must agree, and the teacher must make every "
-                "frame that the student makes."
-            )
-        self.features = compared_features(student, teacher, settings.features)
-        if settings.time:
-            ours, theirs = _channels(student, self.features), _channels(teacher, self.features)
-            self.memory = ConvLSTM(theirs, theirs)
-            if ours != theirs:
-                self.adapter = nn.Conv2d(ours, theirs, 1, bias=False)
-                # keeps the sum of squares of what it is given, so the matched scale stays matched
-                nn.init.orthogonal_(self.adapter.weight, gain=max(1, ours / theirs) ** 0.5)
+        self.weights = weights(settings.method, settings.weights)
+        taught = {name: weight for name, weight in self.weights.items() if TERMS[name].taught}
+        self.lessons = nn.ModuleList(Lesson(student, each, taught, settings) for each in teachers)
+        own = [name for name in self.weights if not TERMS[name].taught]
+        for name in own:
+            TERMS[name].check(student)
+        self.own_terms = nn.ModuleDict({name: TERMS[name](Surroundings()) for name in own})
+        self.looks_inside = any(TERMS[name].looks_inside for name in own)
+        chosen = settings.truth if settings.truth is not None else method(settings.method).truth
+        self.truth_weight = chosen if chosen is not None else 1.0
 
-    def train(self, mode: bool = True) -> SpaceTimeDistillation:
+    def train(self, mode: bool = True) -> Distillation:
         super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
+        for lesson in self._lessons():
+            lesson.teacher.eval()
         return self
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The step's loss under "loss", and each part by name, unweighted.
 
         Args:
-            batch: low and high resolution.
+            batch: low and high resolution; without high resolution, teachers and terms that need no truth supervise.
             step: from 0, which tells the warm-up and where the ConvLSTM looks.
         """
         if self.middle_only:
             assert isinstance(self.student, WindowNetwork)
-            restored, truth = self.student.reconstruct(batch.lr), batch.hr[:, batch.hr.shape[1] // 2]
-        else:
-            seen = batch.lr[:, :: self.student.time_scale]
-            restored, truth = self.student(seen), batch.hr
-        parts = {"reconstruction": charbonnier(restored.frames.float(), truth)}
-        loss = parts["reconstruction"]
-        if self.teacher is not None and step >= self.settings.warm_up:
-            with torch.no_grad():
-                taught: Upsampled = self.teacher(seen)
-            step_in_time = self.teacher.time_scale // self.student.time_scale
-            ours = _features(restored, self.features, self.student.scale)
-            theirs = _features(taught, self.features, self.teacher.scale)[:, ::step_in_time] * self.teacher_gain
-            if self.gain is None:
-                self.gain = (_mean_attention(theirs) / max(_mean_attention(ours), 1e-12)) ** 0.5
-            ours = ours * self.gain
-            if self.settings.space:
-                parts["space"] = space_distance(ours, theirs, self.settings.mapping)
-                loss = loss + self.settings.space * parts["space"]
-            if self.memory is not None:
-                parts["time"] = self._time(self.memory, ours, theirs, step)
-                loss = loss + self.settings.time * parts["time"]
-        return {"loss": loss, **parts}
+            assert batch.hr is not None
+            middle = self.student.reconstruct(batch.lr).frames.float()
+            loss = charbonnier(middle, batch.hr[:, batch.hr.shape[1] // 2])
+            return {"loss": loss, "reconstruction": loss}
+        low = batch.lr[:, :: self.student.time_scale]
+        restored, inside = self.student.with_intermediates(low) if self.looks_inside else (self.student(low), None)
+        pictures = restored.frames.float()
+        seen = Seen(low, pictures, batch.hr, step, self.student, low_truth=batch.lr, intermediates=inside)
+        warm = step >= self.settings.warm_up
+        parts, summands = {}, []
+        if batch.hr is not None:
+            parts["reconstruction"] = charbonnier(seen.restored, batch.hr)
+            summands.append((self.truth_weight if warm else 1.0) * parts["reconstruction"])
+        if warm:
+            for lesson in self._lessons():
+                for name, value in lesson(seen, restored):
+                    parts[name if len(self.lessons) == 1 else f"{name} {lesson.name}"] = value
+                    summands.append(lesson.weight * self.weights[name] * value)
+            for name, term in self._own_terms():
+                if batch.hr is not None or not term.needs_truth:
+                    parts[name] = term(seen)
+                    summands.append(self.weights[name] * parts[name])
+        return {"loss": torch.stack(summands).sum(), **parts}
 
-    def measure_teacher(self, clips: Iterable[Tensor]) -> None:
-        """Bring the teacher's features to the scale that the losses' weights are for, where scales are matched.
+    def measure_teachers(self, clips: Iterable[Tensor]) -> None:
+        """Bring the teachers' features to the scale that the terms' weights are for, where scales are matched.
 
         Teachers' attention differs a hundredfold, and its squared distance ten-thousandfold.
 
         Args:
             clips: low-resolution training clips (B, T, 3, h, w).
         """
-        if self.teacher is None or not self.settings.match_scale:
-            return
-        with torch.no_grad():
-            seen = (self.teacher(clip[:, :: self.student.time_scale]) for clip in clips)
-            found = [_mean_attention(_features(each, self.features, self.teacher.scale)) for each in seen]
-        self.teacher_gain = (_USUAL_ATTENTION / max(sum(found) / len(found), 1e-12)) ** 0.5
+        lessons = [lesson for lesson in self._lessons() if lesson.kinds and self.settings.match_scale]
+        if lessons:
+            seen = [clip[:, :: self.student.time_scale] for clip in clips]
+            for lesson in lessons:
+                lesson.measure(seen)
 
-    def after_step(self, parts: dict[str, Tensor]) -> None:
-        """Freeze the ConvLSTM once its term is under 1e-8, lest both collapse to zero (STD Sec. 3.2)."""
-        if self.memory is not None and "time" in parts and parts["time"].item() < _COLLAPSED:
-            self.freeze_memory()
-
-    def freeze_memory(self) -> None:
-        """From here on the ConvLSTM reads but does not learn."""
-        self.memory_frozen = True
-        if self.memory is not None:
-            self.memory.requires_grad_(False)
+    def after_step(self, parts: dict[str, float]) -> None:
+        """Tell each term what it was."""
+        for lesson in self._lessons():
+            for name, term in lesson.named_terms():
+                key = name if len(self.lessons) == 1 else f"{name} {lesson.name}"
+                if key in parts:
+                    term.after_step(parts[key])
 
     def trained_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the student's weights."""
-        memory = self.memory.state_dict() if self.memory is not None else {}
-        adapter = self.adapter.state_dict() if self.adapter is not None else {}
-        gains = {"gain": self.gain, "teacher_gain": self.teacher_gain}
-        return {"memory": memory, "adapter": adapter, "memory_frozen": self.memory_frozen, **gains}
+        return {
+            "lessons": [lesson.trained_state() for lesson in self._lessons()],
+            "own_terms": self.own_terms.state_dict(),
+        }
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Undo `trained_state`."""
-        if self.memory is not None:
-            self.memory.load_state_dict(state["memory"])
-        if self.adapter is not None:
-            self.adapter.load_state_dict(state["adapter"])
-        self.gain, self.teacher_gain = state["gain"], state["teacher_gain"]
-        if state["memory_frozen"]:
-            self.freeze_memory()
+        self.own_terms.load_state_dict(state["own_terms"])
+        for lesson, saved in zip(self._lessons(), state["lessons"], strict=True):
+            lesson.load_trained_state(saved)
 
-    def _time(self, memory: ConvLSTM, ours: Tensor, theirs: Tensor, step: int) -> Tensor:
-        side = self.settings.memory_crop
-        height, width = ours.shape[-2:]
-        if side is not None and side < max(height, width):
-            # the square moves with the step, in strides that visit all of it
-            top = step * 13 % max(height - side + 1, 1)
-            left = step * 29 % max(width - side + 1, 1)
-            ours, theirs = (each[..., top : top + side, left : left + side] for each in (ours, theirs))
-        if self.adapter is not None:
-            ours = self.adapter(ours.flatten(0, 1)).unflatten(0, ours.shape[:2])
-        return time_distance(memory, ours, theirs)
+    def _lessons(self) -> Iterator[Lesson]:
+        for lesson in self.lessons:
+            assert isinstance(lesson, Lesson)
+            yield lesson
+
+    def _own_terms(self) -> Iterator[tuple[str, Term]]:
+        for name, term in self.own_terms.items():
+            assert isinstance(term, Term)
+            yield name, term
 
 
-def compared_features(
-    student: VideoNetwork, teacher: VideoNetwork, asked: Literal["auto", "hr", "lr"]
-) -> Literal["hr", "lr"]:
+class Lesson(nn.Module):
+    """What one teacher teaches.
+
+    Args:
+        student: who learns.
+        teacher: frozen here.
+        taught: term -> weight.
+        settings: of the distillation.
+
+    Raises:
+        ConfigError: the networks' frames or features cannot be compared.
+    """
+
+    def __init__(
+        self, student: VideoNetwork, teacher: Teacher, taught: dict[str, float], settings: DistillationConfig
+    ) -> None:
+        super().__init__()
+        self.teacher, self.name, self.weight, self.cache = teacher.network, teacher.name, teacher.weight, teacher.cache
+        self.student_scale = student.scale
+        self.teacher.requires_grad_(False)
+        if student.scale != self.teacher.scale or self.teacher.time_scale % student.time_scale:
+            raise ConfigError(
+                f"The student makes x{student.scale} in size and x{student.time_scale} in frames, {self.name} "
+                f"x{self.teacher.scale} and x{self.teacher.time_scale}; the sizes must agree, and the teacher must "
+                "make every frame that the student makes."
+            )
+        self.every = self.teacher.time_scale // student.time_scale
+        asked = settings.features if settings.features is not None else method(settings.method).features
+        self.term_kinds: dict[str, FeatureKind | None] = {}
+        terms = {}
+        for name in taught:
+            kind: FeatureKind | None = None
+            if TERMS[name].compares is not None:
+                wanted: Literal["auto", "hr", "lr"] = "lr" if TERMS[name].compares == "lr" else asked
+                kind = compared_features(student, self.teacher, wanted)
+            channels = (_channels(student, kind), _channels(self.teacher, kind)) if kind is not None else (0, 0)
+            terms[name] = TERMS[name](Surroundings(*channels, settings.memory_crop))
+            self.term_kinds[name] = kind
+        self.terms = nn.ModuleDict(terms)
+        self.kinds = sorted({kind for kind in self.term_kinds.values() if kind is not None})
+        needed = (kind if _native(self.teacher, kind) else "hr" for kind in self.kinds)
+        self.fields = frozenset(f"{kind}_features" for kind in needed)
+        self.teacher_gains: dict[str, float] = dict.fromkeys(self.kinds, 1.0)
+        self.gains: dict[str, float] = {} if settings.match_scale else dict.fromkeys(self.kinds, 1.0)
+
+    def forward(self, seen: Seen, restored: Upsampled) -> Iterator[tuple[str, Tensor]]:
+        """Each term by name, unweighted, of a step that the student has restored."""
+        if not self.terms:
+            return
+        taught = self.taught(seen.low)
+        matched = {kind: self._matched(kind, restored, taught) for kind in self.kinds}
+        seen = replace(seen, taught=taught.frames[:, :: self.every].float())
+        for name, term in self.named_terms():
+            kind = self.term_kinds[name]
+            if kind is not None:
+                seen = replace(seen, ours=matched[kind][0], theirs=matched[kind][1])
+            yield name, term(seen)
+
+    def taught(self, low: Tensor) -> Upsampled:
+        """What the teacher makes of clips (B, T, 3, h, w), its own frame rate kept."""
+        with torch.no_grad():
+            made: Upsampled = self.teacher(low) if self.cache is None else self.cache(low, self.fields)
+        return made
+
+    def measure(self, clips: Iterable[Tensor]) -> None:
+        """Bring this teacher's features to the usual scale, by what it makes of low-resolution clips."""
+        made = [self.taught(clip) for clip in clips]
+        for kind in self.kinds:
+            found = [_mean_attention(_features(each, kind, self.teacher.scale)) for each in made]
+            self.teacher_gains[kind] = (_USUAL_ATTENTION / max(sum(found) / len(found), 1e-12)) ** 0.5
+
+    def named_terms(self) -> Iterator[tuple[str, Term]]:
+        """Each term by its name."""
+        for name, term in self.terms.items():
+            assert isinstance(term, Term)
+            yield name, term
+
+    def trained_state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        extra = {name: dict(term.extra()) for name, term in self.named_terms()}
+        gains = {"gains": dict(self.gains), "teacher_gains": dict(self.teacher_gains)}
+        return {"terms": self.terms.state_dict(), "extra": extra, **gains}
+
+    def load_trained_state(self, state: dict[str, Any]) -> None:
+        """Undo `trained_state`."""
+        self.terms.load_state_dict(state["terms"])
+        self.gains, self.teacher_gains = dict(state["gains"]), dict(state["teacher_gains"])
+        for name, term in self.named_terms():
+            term.restore_extra(state["extra"][name])
+
+    def _matched(self, kind: FeatureKind, restored: Upsampled, taught: Upsampled) -> tuple[Tensor, Tensor]:
+        """Both networks' features, brought to one scale."""
+        ours = _features(restored, kind, self.student_scale)
+        theirs = _features(taught, kind, self.teacher.scale)[:, :: self.every] * self.teacher_gains[kind]
+        if kind not in self.gains:
+            self.gains[kind] = (_mean_attention(theirs) / max(_mean_attention(ours), 1e-12)) ** 0.5
+        return ours * self.gains[kind], theirs
+
+
+def compared_features(student: VideoNetwork, teacher: VideoNetwork, asked: Literal["auto", "hr", "lr"]) -> FeatureKind:
     """Which features of the two networks are compared: F^SR where both have it, else F^LR, unless asked otherwise.
 
     Raises:
@@ -191,7 +290,7 @@ def compared_features(
     return asked
 
 
-def _features(restored: Upsampled, which: Literal["hr", "lr"], scale: int) -> Tensor:
+def _features(restored: Upsampled, which: FeatureKind, scale: int) -> Tensor:
     """(B, T', C, H, W) or (B, T', C', h, w), in float32.
 
     A network that works at high resolution throughout has no F^LR; its F^SR, the scale^2 pixels over each
@@ -211,7 +310,12 @@ def _mean_attention(features: Tensor) -> float:
     return float(features.detach().square().sum(2).mean())
 
 
-def _channels(network: VideoNetwork, which: Literal["hr", "lr"]) -> int:
+def _native(network: VideoNetwork, which: FeatureKind) -> bool:
+    """Whether the network has features of that kind by itself."""
+    return (network.hr_channels if which == "hr" else network.lr_channels) is not None
+
+
+def _channels(network: VideoNetwork, which: FeatureKind) -> int:
     if which == "lr" and network.lr_channels is not None:
         return network.lr_channels
     assert network.hr_channels is not None

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from distill.checkpoint import Described, read_training_state, save, save_training_state
-from distill.config import Config, OptimiserConfig
+from distill.config import Config
 from distill.data import Batch, Clip, CropSampler, bicubic_upsample, degrade
 from distill.errors import CheckpointError, TrainingDiverged
 from distill.evaluate import Evaluation, evaluate
 from distill.interfaces import VideoNetwork
+from distill.optimisation import learning_rate, mixed_precision, optimiser
 from distill.run_folder import RunFolder, log
-from distill.task import SpaceTimeDistillation
+from distill.task import Distillation, Teacher
 from teachers.deformable import largest_mean_offset
 
-__all__ = ["Interrupted", "Trainer", "learning_rate", "mixed_precision"]
+__all__ = ["Interrupted", "Trainer"]
 
 _LARGEST_OFFSET = 50.0  # pixels; a trained EDVR stays under 10, one whose loss is about to burst goes far beyond
 _SAVE_SECONDS = 600.0
@@ -61,8 +62,9 @@ class Trainer:
     Args:
         config: the recipe.
         student: the network that is trained, and `described`, what its files will say of it.
-        teacher: frozen; None trains on the truth alone.
+        teachers: frozen; none trains on the truth alone.
         sampler: of training batches.
+        unlabelled: of batches without high resolution, one beside each training batch.
         validation: high-resolution clips to judge on.
         run: where everything goes.
         device: where the networks run.
@@ -73,21 +75,23 @@ class Trainer:
         config: Config,
         student: VideoNetwork,
         described: Described,
-        teacher: VideoNetwork | None,
+        teachers: Sequence[Teacher],
         sampler: CropSampler,
+        unlabelled: CropSampler | None,
         validation: list[Clip],
         run: RunFolder,
         device: torch.device,
     ) -> None:
         self.config, self.described, self.run, self.device = config, described, run, device
-        self.sampler, self.validation = sampler, validation
+        self.sampler, self.unlabelled, self.validation = sampler, unlabelled, validation
+        self.teachers = teachers
         middle_only = config.training.restore == "middle"
-        self.task = SpaceTimeDistillation(student, teacher, config.distillation, middle_only=middle_only).to(device)
+        self.task = Distillation(student, teachers, config.distillation, middle_only=middle_only).to(device)
         # channels last is faster wherever convolutions are; it changes no result
         for tensor in chain(self.task.parameters(), self.task.buffers()):
             if tensor.ndim == 4:  # a 3-D convolution has five
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-        self.optimiser = _optimiser(self.task, config.optimiser)
+        self.optimiser = optimiser(self.task, config.optimiser)
         self.mixed = mixed_precision(config.training.precision, device)
         self.step = 0
         self.best: dict[str, Any] | None = None  # the evaluation of what student.safetensors holds
@@ -105,7 +109,7 @@ class Trainer:
             try:
                 if self.before is None:
                     self._measure_norm()
-                    self.task.measure_teacher(self._spread_clips())
+                    self.task.measure_teachers(self._spread_clips())
                     self.before = self.judge(self.task.student)
                     self._save()
                 self._loop()
@@ -139,7 +143,7 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{path} was written by another kind of run (teacher, distillation.time or features differ); "
+                f"{path} was written by another kind of run (teacher, method or features differ); "
                 "go on with the recipe it was started with."
             ) from error
         for group, factor in zip(self.optimiser.param_groups, factors, strict=True):
@@ -153,16 +157,19 @@ class Trainer:
         settings = self.config.training
         pace = _Pace(time.perf_counter())
         saved = time.perf_counter()
-        batches = self.sampler.batches(self.step, self.config.data.workers)
+        workers = self.config.data.workers
+        batches = self.sampler.batches(self.step, workers)
+        more = None if self.unlabelled is None else self.unlabelled.batches(self.step, workers)
         progress = tqdm(
             total=settings.steps, initial=self.step, unit="it", disable=None, dynamic_ncols=True, smoothing=0.05
         )
         try:
             while self.step < settings.steps:
                 asked = time.perf_counter()
-                batch = next(batches)
+                batch = next(batches).to(self.device)
+                unlabelled = None if more is None else next(more).to(self.device)
                 pace.waited += time.perf_counter() - asked
-                parts = self._learn(Batch(batch.lr.to(self.device), batch.hr.to(self.device)))
+                parts = self._learn(batch, unlabelled)
                 self.step += 1
                 pace.steps += 1
                 progress.update()
@@ -179,10 +186,12 @@ class Trainer:
                 self._stop_if_asked()
         finally:
             progress.close()
-            batches.close()  # type: ignore[attr-defined]
+            for each in (batches, more):
+                if each is not None:
+                    each.close()  # type: ignore[attr-defined]
 
-    def _learn(self, batch: Batch) -> dict[str, float]:
-        """One step; returns each loss by name."""
+    def _learn(self, batch: Batch, unlabelled: Batch | None) -> dict[str, float]:
+        """One step; returns each loss by name. L = L(labelled) + lambda L(unlabelled) (Lin et al. 2020, Sec. 3.1)."""
         self.task.train()
         self._freeze_norm()
         rate = learning_rate(self.config.optimiser, self.step, self.config.training.steps)
@@ -190,6 +199,11 @@ class Trainer:
             group["lr"] = rate * group["factor"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             parts = self.task(batch, self.step)
+            settings = self.config.distillation
+            if unlabelled is not None and self.step >= settings.warm_up:
+                extra = self.task(unlabelled, self.step)
+                parts |= {f"unlabelled {name}": part for name, part in extra.items() if name != "loss"}
+                parts["loss"] = parts["loss"] + settings.unlabelled * extra["loss"]
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
         limit = self.config.optimiser.clip_gradient
@@ -197,7 +211,7 @@ class Trainer:
         losses = {name: part.item() for name, part in parts.items()}
         self._guard(losses, norm)
         self.optimiser.step()
-        self.task.after_step(parts)
+        self.task.after_step(losses)
         return losses
 
     def _freeze_norm(self) -> None:
@@ -289,11 +303,12 @@ class Trainer:
             scale=self.task.student.scale,
             device=self.device,
             frames=self.config.data.validation_frames,
+            time_scale=self.task.student.time_scale,
             progress=lambda _: self._stop_if_asked(),
         )
 
     def _picture(self) -> None:
-        """Bicubic | student | teacher | truth, of the first validation clip's middle."""
+        """Bicubic | student | teachers | truth, of the first validation clip's middle."""
         clip, reach = self.validation[0], 3
         middle = min(clip.length, self.config.data.validation_frames or clip.length) // 2
         start = max(middle - reach, 0)
@@ -306,10 +321,9 @@ class Trainer:
         panels = [bicubic_upsample(low[centre], scale)]
         self.task.eval()
         with torch.inference_mode():
-            for network in (self.task.student, self.task.teacher):
-                if network is not None:
-                    streamed = network.stream(iter(low.to(self.device)))
-                    panels.append(next(islice(streamed, centre * network.time_scale, None)))
+            for network in (self.task.student, *(teacher.network for teacher in self.teachers)):
+                streamed = network.stream(iter(low.to(self.device)))
+                panels.append(next(islice(streamed, centre * network.time_scale, None)))
         self.run.picture(f"step-{self.step:06d}", [*panels, truth[centre]])
 
     def _described(self, evaluation: Evaluation) -> Described:
@@ -351,20 +365,6 @@ class Trainer:
             raise Interrupted(f"stopped by {signal.Signals(self.stopping).name}")
 
 
-def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
-    """The learning rate of a step, a function of the step alone, so a resumed run has the same.
-
-    Args:
-        settings: schedule and start.
-        step: from 0.
-        steps: of the whole run.
-    """
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warm_up, 1))
-    if settings.schedule == "halving":
-        return rate * 0.5 ** (step // settings.halve_every)
-    return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def _peak_memory() -> str:
     """This process's largest memory so far, where the system tells it."""
     if sys.platform == "win32":
@@ -373,25 +373,3 @@ def _peak_memory() -> str:
 
     unit = 1 << 30 if sys.platform == "darwin" else 1 << 20  # bytes there, kilobytes elsewhere
     return f"  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
-
-
-def mixed_precision(name: str, device: torch.device) -> bool:
-    """Whether convolutions run in bfloat16: asked for, or "auto" and the device computes in it."""
-    if name != "auto":
-        return name == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _optimiser(task: SpaceTimeDistillation, settings: OptimiserConfig) -> torch.optim.Adam:
-    """Adam over student and ConvLSTM; convolutions that predict offsets learn more slowly (EDVR bursts otherwise)."""
-    slow: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for name, parameter in task.named_parameters():
-        if parameter.requires_grad:
-            (slow if ".conv_offset." in name else other).append(parameter)
-    groups = [{"params": other, "factor": 1.0}]
-    if slow:
-        groups.append({"params": slow, "factor": settings.offset_rate})
-    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.999))

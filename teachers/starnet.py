@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.flow import FlowMethod, estimate_flow
-from distill.interfaces import ClipNetwork, Published, Upsampled
+from distill.interfaces import ClipNetwork, Intermediates, Published, Upsampled
 from distill.layers import BicubicUpsample, crop_to, leaky, pad_to_multiple
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, DeconvBlock, ResidualUnit, initialise
 from teachers.imagenet_colours import ImageNetColours
@@ -37,6 +37,7 @@ class Pair(NamedTuple):
         l: the frame between at low resolution, (N, 3, h, w).
         hr_features: that the last `h1`, `ht` and `h2` are made of, (N, C, scale*h, scale*w) each.
         lr_features: at low resolution, (N, 2C, h, w), of the same frames; the last `l` is made of the second.
+        flows: forward and backward, (N, 2, h, w) each, as `flow_net` corrected them.
     """
 
     ht: _Estimates
@@ -45,6 +46,7 @@ class Pair(NamedTuple):
     l: _Estimates  # noqa: E741  (its published name)
     hr_features: _Three
     lr_features: _Three
+    flows: _Estimates
 
 
 class STARnet(ClipNetwork):
@@ -132,16 +134,27 @@ class STARnet(ClipNetwork):
         return recognise_starnet(state)
 
     def forward(self, clip: Tensor) -> Upsampled:
-        batch, length = clip.shape[:2]
-        seconds = clip[:, 1:] if length > 1 else clip
-        firsts = clip[:, : seconds.shape[1]]
+        fields = self._restore(*_pairs(clip))
+        return Upsampled(*(_in_order(field, clip) for field in fields))
 
-        def in_order(field: _Three) -> Tensor:
-            first, between, second = (each.unflatten(0, (batch, -1)) for each in field)
-            later = torch.stack((between, second), 2).flatten(1, 2)
-            return torch.cat((first[:, :1], later), 1)[:, : 2 * length - 1]
+    def with_intermediates(self, clip: Tensor) -> tuple[Upsampled, Intermediates]:
+        """As `forward`, with the first stage's pictures, the low-resolution frames between, and the corrected flows."""
+        batch, length, _, height, width = clip.shape
+        first, second = _pairs(clip)
+        pair = self._pair(first, second)
+        high, low = (height * self.scale, width * self.scale), (height, width)
 
-        return Upsampled(*map(in_order, self._restore(firsts.flatten(0, 1), seconds.flatten(0, 1))))
+        def shown(picture: Tensor, size: tuple[int, int]) -> Tensor:
+            return crop_to(self.colours.restored(picture), *size)
+
+        early = _in_order(_each(lambda picture: shown(picture, high), (pair.h1[0], pair.ht[0], pair.h2[0])), clip)
+        early_low, refined_low = (_in_order((first, shown(each, low), second), clip) for each in pair.l)
+        flows = None
+        if self.flow_net is not None:
+            pixels = crop_to(torch.stack(pair.flows), *low) * -_LARGEST_FLOW
+            flows = pixels.unflatten(1, (batch, -1)).transpose(0, 1)[:, :, : length - 1]
+        restored = Upsampled(*(_in_order(field, clip) for field in self._shown(pair, height, width)))
+        return restored, Intermediates(early, early_low, refined_low, flows)
 
     def restore(self, clip: Tensor) -> Iterator[Tensor]:
         """As inherited, with one pair of frames at a time in memory."""
@@ -181,6 +194,7 @@ class STARnet(ClipNetwork):
             l=(shown_low(early[1][1]) + base_low, shown_low(lowt) + base_low),
             hr_features=(high1, hight, high2),
             lr_features=(low1, lowt, low2),
+            flows=(flow_forward, flow_backward),
         )
 
     def scaled_flow(self, flow: Tensor) -> Tensor:
@@ -189,12 +203,18 @@ class STARnet(ClipNetwork):
 
     def _restore(self, first: Tensor, second: Tensor) -> tuple[_Three, _Three, _Three]:
         """Two frames (N, 3, h, w) in [0, 1] -> pictures, F^SR and F^LR, each of the first, between and the second."""
-        height, width = first.shape[-2:]
+        return self._shown(self._pair(first, second), *first.shape[-2:])
+
+    def _pair(self, first: Tensor, second: Tensor) -> Pair:
+        """Two frames (N, 3, h, w) in [0, 1] -> the network's outputs, of sides that its pyramid can halve."""
         # the pyramid halves the high resolution twice
         first, second = (pad_to_multiple(frame, 4 // min(self.scale, 4)) for frame in (first, second))
         flows = [self.scaled_flow(estimate_flow(*pair, self.flow)) for pair in ((first, second), (second, first))]
         normalised = [self.colours.normalised(frame) for frame in (first, second)]
-        pair = self.restore_pair(*normalised, *(flow.to(first.dtype) for flow in flows))
+        return self.restore_pair(*normalised, *(flow.to(first.dtype) for flow in flows))
+
+    def _shown(self, pair: Pair, height: int, width: int) -> tuple[_Three, _Three, _Three]:
+        """What was made of frames of height x width, cropped to them: pictures in [0, 1], F^SR and F^LR."""
         pictures = (pair.h1[1], pair.ht[1], pair.h2[1])
         high, low = (height * self.scale, width * self.scale), (height, width)
         return (
@@ -255,6 +275,20 @@ def _stack(channels: int, blocks: int, last: nn.Module) -> nn.Sequential:
 def _pushed(features: Tensor, predicted: Tensor) -> Tensor:
     """What the prediction missed, added: the paper's ReLU leaks in the code."""
     return features + leaky(features - predicted)
+
+
+def _pairs(clip: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the second frames of every pair of (B, T, 3, h, w), each (B * max(T - 1, 1), 3, h, w)."""
+    seconds = clip[:, 1:] if clip.shape[1] > 1 else clip
+    return clip[:, : seconds.shape[1]].flatten(0, 1), seconds.flatten(0, 1)
+
+
+def _in_order(field: _Three, clip: Tensor) -> Tensor:
+    """Of every pair the first frame, that between and the second -> all 2T - 1 of the clip's, in order."""
+    batch, length = clip.shape[:2]
+    first, between, second = (each.unflatten(0, (batch, -1)) for each in field)
+    later = torch.stack((between, second), 2).flatten(1, 2)
+    return torch.cat((first[:, :1], later), 1)[:, : 2 * length - 1]
 
 
 def _each(change: Callable[[Tensor], Tensor], three: _Three) -> _Three:

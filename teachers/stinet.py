@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.flow import FlowMethod, estimate_flow
-from distill.interfaces import ClipNetwork, Published, Upsampled
+from distill.interfaces import ClipNetwork, Intermediates, Published, Upsampled
 from distill.layers import BicubicUpsample, leaky
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, ResidualUnit, initialise
 from teachers.imagenet_colours import ImageNetColours
@@ -174,6 +174,15 @@ class STINet(ClipNetwork):
         frames, hr_features, lr_features = (torch.stack(each, 1) for each in zip(*pictures, strict=True))
         return Upsampled(self.colours.restored(frames), hr_features, lr_features)
 
+    def with_intermediates(self, clip: Tensor) -> tuple[Upsampled, Intermediates]:
+        """As `forward`, with the pictures at both resolutions that features make before refinement (Eq. 4's l'_rec)."""
+        features = self._features(*self._with_flows(clip), (0.5,))
+        count = 2 * clip.shape[1] - 1
+        pictures = [self._picture(features, index) for index in range(count)]
+        frames, hr_features, lr_features = (torch.stack(each, 1) for each in zip(*pictures, strict=True))
+        low, intermediate = (self.colours.restored(each) for each in self._early(features, count))
+        return Upsampled(self.colours.restored(frames), hr_features, lr_features), Intermediates(intermediate, low)
+
     def restore(self, clip: Tensor) -> Iterator[Tensor]:
         """As inherited, but only one frame's picture and reconstruction are in memory; all frames' features are."""
         features = self._features(*self._with_flows(clip), (0.5,))
@@ -197,8 +206,7 @@ class STINet(ClipNetwork):
         features = self._features(frames, forward_flow, backward_flow, times)
         pictures = [self._picture(features, index) for index in range(len(features.base))]
         final, hr_features, lr_features = (torch.stack(each, 1) for each in zip(*pictures, strict=True))
-        low = torch.stack([self.reconstruction_l(each) for each in features.low], 1)
-        intermediate = torch.stack([self.reconstruction_h(each) for each in features.high], 1)
+        low, intermediate = self._early(features, len(pictures))
         return Restored(low, intermediate, final, hr_features, lr_features)
 
     def _with_flows(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,6 +248,15 @@ class STINet(ClipNetwork):
         for_low, for_high = self.graph(refined_low, refined_high, moments)
         return _Features(low, high, refined_low, refined_high, for_low, for_high, base)
 
+    def _early(self, features: _Features, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` frames before refinement, normalised, (B, count, 3, h, w) and (B, count, 3, 4h, 4w)."""
+        low = [self.reconstruction_l(each) for each in features.low[:count]]
+        high = [self.reconstruction_h(each) for each in features.high[:count]]
+        if self.upsample_base is not None:
+            low = [each + base for each, base in zip(low, features.base, strict=False)]
+            high = [each + self.upsample_base(base) for each, base in zip(high, features.base, strict=False)]
+        return torch.stack(low, 1), torch.stack(high, 1)
+
     def _picture(self, features: _Features, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """One frame, normalised, (B, 3, 4h, 4w), its F^SR and its F^LR."""
         low = features.refined_low[index] * features.low_factors[:, index, :, None, None]
@@ -260,5 +277,5 @@ class STINet(ClipNetwork):
         assert isinstance(last, nn.Conv2d)
         last.weight.data.mul_(0.1)  # as residual units start
         if self.upsample_base is not None:
-            nn.init.zeros_(self.conv_last.weight)  # an untrained network is its base image, not noise
-            nn.init.zeros_(self.h_blending.weight)
+            for last_layer in (self.conv_last, self.h_blending, self.reconstruction_h.conv, self.reconstruction_l.conv):
+                nn.init.zeros_(last_layer.weight)  # an untrained network is its base image, not noise

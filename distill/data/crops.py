@@ -44,11 +44,15 @@ class Batch:
 
     Attributes:
         lr: (B, T, 3, h, w).
-        hr: (B, T, 3, scale*h, scale*w).
+        hr: (B, T, 3, scale*h, scale*w); None for footage that has no high resolution.
     """
 
     lr: Tensor
-    hr: Tensor
+    hr: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(self.lr.to(device), None if self.hr is None else self.hr.to(device))
 
 
 class _Region(NamedTuple):
@@ -77,7 +81,8 @@ class CropSampler:
         frames: T, consecutive frames a sample.
         crop: height and width of the high-resolution crops in pixels, a multiple of the scale.
         scale: how many times smaller the low resolution is.
-        degradation: one of DEGRADATIONS.
+        degradation: one of DEGRADATIONS; None for footage that is of low resolution as it is: batches are then its
+            crops, without high resolution, and the scale is 1.
         batch_size: B, samples a batch.
         seed: 0 or more; another seed gives other batches.
         halve_from_height: frames of at least so many rows are halved first, because such footage carries the artefacts
@@ -97,14 +102,14 @@ class CropSampler:
         frames: int = 7,
         crop: int = 256,
         scale: int = 4,
-        degradation: str = "bi",
+        degradation: str | None = "bi",
         batch_size: int = 2,
         seed: int = 0,
         halve_from_height: int | None = None,
         cache_bytes: int = 1 << 30,
     ) -> None:
         _check_numbers(frames, crop, scale, batch_size, seed)
-        if degradation not in DEGRADATIONS:
+        if degradation is not None and degradation not in DEGRADATIONS:
             raise DataError(f"The degradation {degradation!r} is unknown; choose one of {', '.join(DEGRADATIONS)}.")
         self.clips = list(clips)
         self.frames, self.crop, self.scale, self.degradation = frames, crop, scale, degradation
@@ -122,7 +127,8 @@ class CropSampler:
             DataError: a frame cannot be decoded, or 20 segments in a row have no window without a cut.
         """
         samples = [self._sample(step, slot) for slot in range(self.batch_size)]
-        return Batch(torch.stack([lr for lr, _ in samples]), torch.stack([hr for _, hr in samples]))
+        low, high = (torch.stack(part) for part in zip(*samples, strict=True))
+        return Batch(low, None) if self.degradation is None else Batch(low, high)
 
     def batches(self, first_step: int = 0, workers: int = 1) -> Iterator[Batch]:
         """The batches of all steps from `first_step` on, in order and without end.
@@ -168,6 +174,8 @@ class CropSampler:
         ]
         pixels, region = _augmented(random, pixels, region)
         around = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 255
+        if self.degradation is None:
+            return around, around
         lr = degrade(around, self.degradation, self.scale)
         small, scale = self.crop // self.scale, self.scale
         lr = lr[..., region.above // scale :, region.before // scale :][..., :small, :small]
@@ -187,7 +195,7 @@ class CropSampler:
                 break
         # The frame ends where the whole frame's low resolution would: at the last multiple of the scale.
         height, width = (side // self.scale * self.scale for side in middle.shape[:2])
-        (top, left), reach = best, margin(self.scale)
+        (top, left), reach = best, 0 if self.degradation is None else margin(self.scale)
         return _Region(
             top,
             left,
@@ -233,9 +241,13 @@ class CropSampler:
             if min(height, width) < self.crop:
                 raise DataError(
                     f"{clip.name} has frames smaller than the crop: {width}x{height} against {self.crop}x{self.crop}; "
-                    f"leave it out or set data.crop to {min(height, width) // self.scale * self.scale} or less."
+                    f"leave it out or set data.crop {self._fitting(min(height, width))}."
                 )
         return lengths
+
+    def _fitting(self, side: int) -> str:
+        """How data.crop, which is of high resolution, would fit frames with that shorter side."""
+        return "lower" if self.degradation is None else f"to {side // self.scale * self.scale} or less"
 
     def _working_size(self, clip: Clip) -> tuple[int, int]:
         height, width = clip.size

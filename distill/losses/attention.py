@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Mapping", "attention_map", "space_distance"]
+from distill.losses.term import Seen, Term
+
+__all__ = ["AttentionMax", "AttentionSum", "Mapping", "Space", "attention_map", "space_distance"]
 
 Mapping = Literal["sum_squared", "sum_absolute", "max_squared"]
 
@@ -37,3 +39,28 @@ def space_distance(student: Tensor, teacher: Tensor, mapping: Mapping = "sum_squ
         A scalar.
     """
     return functional.mse_loss(attention_map(student, mapping), attention_map(teacher, mapping))
+
+
+class Space(Term):
+    """L_SD with the maps of Eq. 2, the paper's choice."""
+
+    name = "space"
+    compares = "features"
+    mapping: ClassVar[Mapping] = "sum_squared"
+
+    def forward(self, seen: Seen) -> Tensor:
+        return space_distance(*seen.features(), self.mapping)
+
+
+class AttentionSum(Space):
+    """L_SD with the maps of Eq. 1."""
+
+    name = "attention-sum"
+    mapping = "sum_absolute"
+
+
+class AttentionMax(Space):
+    """L_SD with the maps of Eq. 3."""
+
+    name = "attention-max"
+    mapping = "max_squared"

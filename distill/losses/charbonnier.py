@@ -1,10 +1,12 @@
-"""The reconstruction loss."""
+"""The Charbonnier distance: the reconstruction loss, and plain output distillation."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["charbonnier"]
+from distill.losses.term import Seen, Term
+
+__all__ = ["Output", "charbonnier"]
 
 
 def charbonnier(restored: Tensor, truth: Tensor, epsilon: float = 1e-6) -> Tensor:
@@ -19,3 +21,13 @@ def charbonnier(restored: Tensor, truth: Tensor, epsilon: float = 1e-6) -> Tenso
         A scalar.
     """
     return ((restored - truth).square() + epsilon**2).sqrt().mean()
+
+
+class Output(Term):
+    """The Charbonnier distance between the student's frames and the teacher's: knowledge distillation of outputs."""
+
+    name = "output"
+
+    def forward(self, seen: Seen) -> Tensor:
+        assert seen.taught is not None
+        return charbonnier(seen.restored, seen.taught)
