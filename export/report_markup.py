@@ -6,7 +6,7 @@ from html import escape
 
 __all__ = ["Markup", "element", "joined"]
 
-_VOID = {"meta", "br"}
+_VOID = {"meta", "br", "img"}
 
 
 class Markup(str):

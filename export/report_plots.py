@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from export.report_markup import Markup, element, joined
 
-__all__ = ["KINDS", "Bar", "curve", "share_bars", "stacked", "time_bars"]
+__all__ = ["KINDS", "Bar", "curve", "framed", "percent", "share_bars", "stacked", "time_bars"]
 
 KINDS = 7
 """Colours of `stacked`; the last is for the rest."""
@@ -59,8 +59,8 @@ def time_bars(bars: Sequence[Bar], deadlines: dict[str, float], title: str) -> M
         if ms < end:
             parts.append(_deadline(name, ms / end, 12 + 13 * level, foot))
     parts += [_bar(bar, end, _HEAD + _ROW * place) for place, bar in enumerate(bars)]
-    parts.append(element("text", "ms for one restored frame", x="0", y=foot + 31, class_="soft"))
-    return _plot(title, foot + _FOOT, parts)
+    parts.append(element("text", "ms of one run", x="0", y=foot + 31, class_="soft"))
+    return framed(title, foot + _FOOT, parts)
 
 
 def share_bars(bars: Sequence[Bar], title: str) -> Markup:
@@ -70,7 +70,7 @@ def share_bars(bars: Sequence[Bar], title: str) -> Markup:
         top = _ROW * place
         parts.append(element("rect", x="0", y=top + 19, width="100%", height=_BAR, class_="track", rx=2))
         parts.append(_bar(bar, 1.0, top))
-    return _plot(title, _ROW * len(bars), parts)
+    return framed(title, _ROW * len(bars), parts)
 
 
 def stacked(shares: Sequence[tuple[str, float]], title: str) -> Markup:
@@ -83,12 +83,12 @@ def stacked(shares: Sequence[tuple[str, float]], title: str) -> Markup:
     parts, left = [], 0.0
     for place, (name, share) in enumerate(shares):
         told = element("title", f"{name}: {share:.1%}")
-        parts.append(element("rect", told, x=_percent(left), y=0, width=_percent(share), height=22, class_=f"c{place}"))
+        parts.append(element("rect", told, x=percent(left), y=0, width=percent(share), height=22, class_=f"c{place}"))
         if share > 0.12:
-            middle = _percent(left + share / 2)
+            middle = percent(left + share / 2)
             parts.append(element("text", name, x=middle, y=15, text_anchor="middle", class_="inside"))
         left += share
-    return _plot(title, 22, parts)
+    return framed(title, 22, parts)
 
 
 def curve(values: Sequence[float], seconds: float, title: str) -> Markup:
@@ -106,7 +106,7 @@ def curve(values: Sequence[float], seconds: float, title: str) -> Markup:
         element("text", "0 s", x="0", y=foot + 14, class_="soft"),
         element("text", f"{seconds:g} s", x="100%", y=foot + 14, class_="soft", text_anchor="end"),
     ]
-    return _plot(title, foot + 18, parts)
+    return framed(title, foot + 18, parts)
 
 
 def _level(value: float, y: float) -> Markup:
@@ -114,7 +114,8 @@ def _level(value: float, y: float) -> Markup:
     return joined(line, element("text", f"{value:g}", x="0", y=round(y - 3, 1), class_="soft"))
 
 
-def _plot(title: str, height: float, parts: Sequence[str]) -> Markup:
+def framed(title: str, height: float, parts: Sequence[str]) -> Markup:
+    """A plot as wide as the page and `height` pixels high; the title is read out in its place."""
     return element("svg", element("title", title), *parts, width="100%", height=height, role="img", aria_label=title)
 
 
@@ -124,7 +125,7 @@ def _bar(bar: Bar, end: float, top: float) -> Markup:
         bar.label if bar.p90 is None else f"{bar.label}: p50 {bar.value:.4g}, p90 {bar.p90:.4g}, p99 {bar.p99:.4g} ms"
     )
     tone = bar.tone if bar.valid else f"{bar.tone} invalid"
-    width = _percent(min(1.0, bar.value / end))
+    width = percent(min(1.0, bar.value / end))
     parts = [
         element("text", bar.label, x="0", y=top + 14),
         element("text", bar.told, x="100%", y=top + 14, text_anchor="end", class_="strong"),
@@ -144,23 +145,23 @@ def _bar(bar: Bar, end: float, top: float) -> Markup:
 
 
 def _line(left: float, right: float, top: float, bottom: float, kind: str) -> Markup:
-    return element("line", x1=_percent(left), x2=_percent(right), y1=top, y2=bottom, class_=kind)
+    return element("line", x1=percent(left), x2=percent(right), y1=top, y2=bottom, class_=kind)
 
 
 def _tick(value: float, end: float, foot: float) -> Markup:
     place = value / end
     return joined(
         _line(place, place, _HEAD, foot, "grid"),
-        element("text", f"{value:g}", x=_percent(place), y=foot + 15, class_="soft", text_anchor=_anchor(place)),
+        element("text", f"{value:g}", x=percent(place), y=foot + 15, class_="soft", text_anchor=_anchor(place)),
     )
 
 
 def _deadline(name: str, place: float, y: float, foot: float) -> Markup:
     return joined(
         _line(place, place, y - 9, foot, "deadline"),
-        element("text", name, x=_percent(place), y=y, dx=-4, class_="soft", text_anchor="end")
+        element("text", name, x=percent(place), y=y, dx=-4, class_="soft", text_anchor="end")
         if place > 0.5
-        else element("text", name, x=_percent(place), y=y, dx=4, class_="soft"),
+        else element("text", name, x=percent(place), y=y, dx=4, class_="soft"),
     )
 
 
@@ -168,7 +169,8 @@ def _anchor(place: float) -> str:
     return "start" if place < 0.02 else "end" if place > 0.98 else "middle"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A place along the width, 0 to 1, as SVG has it."""
     return f"{100 * share:.3f}%"
 
 

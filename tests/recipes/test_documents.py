@@ -18,7 +18,9 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "teachers" / "shipped").glob("*.md")),
 ]
-RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+COMMANDS = ("train", "compare", "report", "adapt", "eval", "upscale", "export", "profile", "plan")
 
 
 def commands():
@@ -33,7 +35,7 @@ def commands():
 @pytest.mark.parametrize(("where", "line"), list(commands()))
 def test_every_command_is_one(where, line):
     words = shlex.split(line, comments=True)
-    if len(words) == 2 and words[1] in ("train", "eval", "upscale", "export", "profile", "plan", "--help"):
+    if len(words) == 2 and words[1] in (*COMMANDS, "--help"):
         return
     assert _parser().parse_args(words[1:]).run
 

@@ -1,0 +1,92 @@
+"""The commands that ask whether distillation helped: `distill compare` and `distill report`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.cli_parts import show
+from distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distill.config import Config
+    from distill.proof.tables import Table
+
+__all__ = ["add_compare_commands"]
+
+_DONE = 0
+_METHODS = ("none", "output", "std")
+
+
+def add_compare_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `compare` and `report` to the command."""
+    command = add(commands, "compare", _compare, "train with and without distillation, same seeds, crops and steps")
+    command.add_argument("--teacher", help="as in train (default: edvr)")
+    command.add_argument("--student", help="as in train (default: fastdvdnet)")
+    command.add_argument("--methods", nargs="+", metavar="METHOD", help=f"default: {' '.join(_METHODS)}")
+    command.add_argument("--table", metavar="NAME|FILE", help="a table of the paper instead of methods, such as table2")
+    command.add_argument("--seeds", type=int, default=3, help="how many runs of each (default: 3)")
+    command.add_argument("--budget", metavar="STEPSit", help="steps of each run: 2000it (default: the recipe's)")
+    command.add_argument("--data", help="footage to train on (default: the shipped samples)")
+    command.add_argument("--judge", type=Path, metavar="DIR", help="footage to judge on (default: held-out samples)")
+    command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
+    command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+    command.add_argument("--out", type=Path, help="folder; the same command goes on in it (default: runs/compare)")
+    command.add_argument("--device", help="auto, cpu or cuda")
+    command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
+    command.add_argument("--dry-run", action="store_true", help="check everything and say what would be run")
+    command = add(commands, "report", _report, "did distillation help? a page and a JSON file of a comparison")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="that distill compare wrote")
+    command.add_argument("--out", type=Path, metavar="DIR", help="for report.html and report.json (default: FOLDER)")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from distill.proof import report
+    from distill.proof.compare import Plan, budget, compare, dry_run
+    from distill.proof.tables import beside_paper, compared_with_paper, find_table, read_table
+
+    if options.table is not None and options.methods is not None:
+        raise ConfigError("--table brings its own rows; leave --methods out.")
+    table = read_table(find_table(options.table)) if options.table is not None else None
+    flags = {
+        "teacher": options.teacher,
+        "student": options.student,
+        "data.path": options.data,
+        "training.steps": None if options.budget is None else budget(options.budget),
+        "training.device": options.device,
+        "training.precision": options.precision,
+    }
+    rows = _rows(options, table, flags)
+    plan = Plan(rows, options.seeds, options.judge, options.command_line)
+    folder = options.out or Path("runs") / ("compare" if table is None else table.path.stem)
+    if options.dry_run:
+        runs = dry_run(plan, folder)
+        show(options, {"folder": str(folder), "runs": runs}, "\n".join(["still to run:", *runs]))
+        return _DONE
+    compare(plan, folder)
+    if table is not None:
+        show(options, compared_with_paper(table, folder), beside_paper(table, folder))
+        return _DONE
+    made = report(folder)
+    show(options, made.document(), made.summary())
+    return _DONE
+
+
+def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any]) -> dict[str, Config]:
+    from distill.config import read_config
+    from distill.proof.compare import methods_as_rows
+    from distill.proof.tables import table_rows
+
+    if table is not None:
+        return table_rows(table, options.config, options.set, flags)
+    return methods_as_rows(read_config(options.config, options.set, flags), options.methods or _METHODS)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from distill.proof import report
+
+    made = report(options.folder, options.out)
+    show(options, made.document(), made.summary())
+    return _DONE

@@ -1,0 +1,7 @@
+"""The proof: what a comparison of methods shows, with its intervals, as one page, one JSON and a few lines."""
+
+from __future__ import annotations
+
+from distill.proof.writing import ProofReport, report
+
+__all__ = ["ProofReport", "report"]

@@ -1,0 +1,224 @@
+"""Running a comparison: the same student, seeds, crops and steps, with one thing changed from row to row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from distill.checkpoint import replacing
+from distill.config import Config, to_yaml
+from distill.data import find_clips, sample_clips
+from distill.errors import ConfigError
+from distill.evaluate import evaluate
+from distill.interfaces import VideoNetwork
+from distill.methods import method
+from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
+from distill.run_folder import RunFolder, log
+
+__all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        rows: name -> recipe; they differ in what the comparison is about, and in nothing else.
+        seeds: how many; the same ones, from 0, for every row.
+        judge: footage that every student is judged on when all is trained; None is the recipes' validation footage.
+        command: as typed.
+    """
+
+    rows: Mapping[str, Config]
+    seeds: int
+    judge: Path | None
+    command: str
+
+
+def methods_as_rows(config: Config, methods: Sequence[str]) -> dict[str, Config]:
+    """A row for each method of distillation.
+
+    Raises:
+        ConfigError: a method is named twice, or there is no such method.
+    """
+    if repeated := sorted({name for name in methods if methods.count(name) > 1}):
+        raise ConfigError(f"--methods names {', '.join(repeated)} more than once.")
+    for name in methods:
+        method(name)
+    return {name: replace(config, distillation=replace(config.distillation, method=name)) for name in methods}
+
+
+def budget(text: str) -> int:
+    """Steps of a budget such as "2000it".
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not (found := re.fullmatch(r"([1-9]\d*)(it)?", text)):
+        raise ConfigError(f"--budget is {text!r}, expected a number of steps such as 2000it.")
+    return int(found[1])
+
+
+def compare(plan: Plan, folder: Path) -> None:
+    """Train and judge every row with every seed; what is finished already is left as it is.
+
+    A run is `folder/ROW/seed-S`, a run folder like any other; beside what training leaves there lies `judged.json`, the
+    evaluations of the student and of its contenders on the judge's footage, with the temporal metrics.
+    `folder/compare.json` says what was compared.
+
+    Raises:
+        InputError: a recipe cannot be used, or the folder holds another plan.
+        Interrupted: stopped by the user; the same command goes on.
+    """
+    _check(plan)
+    judge = _Judge(plan, folder)  # before hours of training: its footage may be missing
+    _claim(plan, folder)
+    runs = list(_runs(plan, folder))
+    for number, (name, config, path) in enumerate(runs, 1):
+        if _finished(path):
+            continue
+        log.info("run %d of %d: %s, seed %d", number, len(runs), name, config.training.seed)
+        run = RunFolder(path)
+        resume = run.last if run.last.exists() else None
+        run_recipe(prepare(config, run, plan.command), plan.command, resume)
+    for name, config, path in runs:
+        if not (path / "judged.json").exists():
+            log.info("judging %s, seed %d", name, config.training.seed)
+            _write(path / "judged.json", judge.results(config, path))
+
+
+def dry_run(plan: Plan, folder: Path) -> list[str]:
+    """The run folders that are still to be trained, after every row's recipe was found to be usable.
+
+    Raises:
+        InputError: a recipe cannot be used.
+    """
+    _check(plan)
+    for name, config, _ in islice(_runs(plan, folder), len(plan.rows)):
+        prepare(config, RunFolder(folder / slug(name)), plan.command)
+    return [str(path) for _, _, path in _runs(plan, folder) if not _finished(path)]
+
+
+def _check(plan: Plan) -> None:
+    for name, config in plan.rows.items():
+        if config.distillation.warm_up >= config.training.steps:
+            raise ConfigError(
+                f"{name} would never distil: its warm-up lasts {config.distillation.warm_up} steps of "
+                f"{config.training.steps}; give a larger --budget or a shorter distillation.warm_up."
+            )
+    if plan.seeds < 1:
+        raise ConfigError(f"--seeds is {plan.seeds}, expected at least 1.")
+
+
+def _claim(plan: Plan, folder: Path) -> None:
+    """Write down what is compared; more rows and seeds may join what is there, other settings may not."""
+    recipes = {name: to_yaml(_seedless(config)) for name, config in plan.rows.items()}
+    for name, text in recipes.items():
+        known = folder / slug(name) / "recipe.yaml"
+        if known.exists() and known.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{folder} already holds {name!r} with another recipe ({_first_difference(known, text)}); choose "
+                "another --out."
+            )
+    first = next(iter(plan.rows.values()))
+    facts = {
+        "teacher": first.teacher,
+        "student": first.student,
+        "methods": list(plan.rows),
+        "folders": {name: slug(name) for name in plan.rows},
+        "seeds": list(range(plan.seeds)),
+        "steps": first.training.steps,
+        "judge": None if plan.judge is None else str(plan.judge),
+        "command": plan.command,
+    }
+    for name, text in recipes.items():
+        path = folder / slug(name) / "recipe.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    _write(folder / "compare.json", facts)
+
+
+def _first_difference(known: Path, text: str) -> str:
+    before = known.read_text(encoding="utf-8").splitlines()
+    changed = (
+        f"{old.strip()} there, {new.strip()} here"
+        for old, new in zip(before, text.splitlines(), strict=False)
+        if old != new
+    )
+    return next(changed, "more settings")
+
+
+def _seedless(config: Config) -> Config:
+    return replace(config, training=replace(config.training, seed=0, device="auto"))
+
+
+def slug(name: str) -> str:
+    """A row's name as that of a folder."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-")
+
+
+def _runs(plan: Plan, folder: Path) -> Iterator[tuple[str, Config, Path]]:
+    """All of one seed before the next, so that what is there at any time can be compared.
+
+    A student that is a file may be another one for each seed: "{seed}" in its name is the seed.
+    """
+    for seed in range(plan.seeds):
+        for name, config in plan.rows.items():
+            path = folder / slug(name) / f"seed-{seed}"
+            student = config.student.replace("{seed}", str(seed))
+            yield name, replace(config, student=student, training=replace(config.training, seed=seed)), path
+
+
+def _finished(path: Path) -> bool:
+    return (path / "results.json").exists()
+
+
+class _Judge:
+    """Evaluates students, and the networks that are the same in all runs only once."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.contenders = folder / "contenders.json"
+        first = next(iter(plan.rows.values()))
+        place = plan.judge if plan.judge is not None else first.data.validation
+        self.clips = find_clips(sample_clips("held_out") if place == "samples" else Path(place))
+
+    def results(self, config: Config, path: Path) -> dict[str, Any]:
+        """Contender -> evaluation as JSON, for one run."""
+        student, _ = open_network(str(path))
+        named = [name for name, _ in named_teachers(config.teacher)] if config.teacher is not None else []
+        scale = student.time_scale
+        judged = {"bicubic": self._once("bicubic", config, scale)}
+        judged["student after"] = self._evaluated(student, config, scale)
+        for name in named:
+            judged["teacher" if len(named) == 1 else f"teacher {name}"] = self._once(name, config, scale)
+        return judged
+
+    def _once(self, name: str, config: Config, time_scale: int) -> dict[str, Any]:
+        known = json.loads(self.contenders.read_text(encoding="utf-8")) if self.contenders.exists() else {}
+        key = name if time_scale == 1 else f"{name}, x{time_scale} in time"
+        if key not in known:
+            log.info("judging %s", name)
+            network = None if name == "bicubic" else open_network(name)[0]
+            known[key] = self._evaluated(network, config, time_scale)
+            _write(self.contenders, known)
+        found: dict[str, Any] = known[key]
+        return found
+
+    def _evaluated(self, network: VideoNetwork | None, config: Config, time_scale: int) -> dict[str, Any]:
+        degradation, device = config.data.degradation, pick_device(config.training.device)
+        evaluation = evaluate(
+            network, self.clips, degradation=degradation, device=device, temporal=True, time_scale=time_scale
+        )
+        return evaluation.to_json()
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,130 @@
+"""The paper's tables as recipes: what a table compares, and its figures beside ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from distill.config import Config, read_config, read_yaml
+from distill.errors import ConfigError
+
+__all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
+
+_KEYS = {"title", "setting", "recipe", "rows", "paper"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A comparison as a file.
+
+    Attributes:
+        path: of the file.
+        title: one line.
+        setting: how the paper's figures were made.
+        recipe: what all rows share; in the file also the name of a recipe, seen from there.
+        rows: name -> settings by dotted key, what each row changes.
+        paper: row -> clip -> PSNR in dB, as printed.
+    """
+
+    path: Path
+    title: str
+    setting: str
+    recipe: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Any]]
+    paper: Mapping[str, Mapping[str, float]]
+
+
+def find_table(name: str) -> Path:
+    """A table by its file, or by its name in configs/ablations.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if Path(name).exists():
+        return Path(name)
+    import configs
+
+    shipped = sorted((Path(configs.__file__).parent / "ablations").glob("*.yaml"))
+    for path in shipped:
+        if name in (path.name, path.stem):
+            return path
+    raise ConfigError(f"There is no table {name!r}; give a file or one of {', '.join(each.stem for each in shipped)}.")
+
+
+def read_table(path: Path) -> Table:
+    """A table of configs/ablations or of the user's.
+
+    Raises:
+        ConfigError: it cannot be read, lacks rows, or has keys that no table has.
+    """
+    content = read_yaml(path)
+    if unknown := sorted(set(content) - _KEYS):
+        raise ConfigError(f"{path} has {', '.join(unknown)}; a table has {', '.join(sorted(_KEYS))}.")
+    rows = content.get("rows")
+    if not isinstance(rows, Mapping) or not all(isinstance(each, Mapping) for each in rows.values()) or not rows:
+        raise ConfigError(f"{path} has no rows; a table has rows: {{name: {{key.sub: value}}}}.")
+    recipe, paper = content.get("recipe") or {}, content.get("paper") or {}
+    if isinstance(recipe, str):
+        recipe = read_yaml(path.parent / recipe)
+    return Table(path, str(content.get("title", path.stem)), str(content.get("setting", "")), recipe, rows, paper)
+
+
+def table_rows(table: Table, file: Path | None, settings: Iterable[str], flags: Mapping[str, Any]) -> dict[str, Config]:
+    """Each row's recipe: the table's, then the user's file, settings and flags, then what the row changes.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    shared = (str(table.path), table.recipe)
+    settings = list(settings)
+    return {
+        name: read_config(file, settings, flags, before=shared, after=(f"{table.path}, row {name!r}", changes))
+        for name, changes in table.rows.items()
+    }
+
+
+def compared_with_paper(table: Table, folder: Path) -> dict[str, Any]:
+    """Our PSNR for each row and clip, mean over the seeds, the paper's, and how each was made."""
+    facts = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    recipe = read_yaml(folder / facts["folders"][next(iter(table.rows))] / "recipe.yaml")
+    training, data = recipe["training"], recipe["data"]
+    setting = (
+        f"{facts['steps']} steps, batch {training['batch']}, crops of {data['crop']}, {len(facts['seeds'])} seeds, "
+        f"data {data['path']}, degradation {data['degradation']}, judged on {facts['judge'] or data['validation']}; "
+        "Y channel, PSNR in dB"
+    )
+    ours = {row: _mean_over_seeds(folder / facts["folders"][row]) for row in table.rows}
+    return {
+        "title": table.title,
+        "ours": {"setting": setting, "rows": ours},
+        "paper": {"setting": table.setting, "rows": {row: dict(table.paper.get(row, {})) for row in table.rows}},
+    }
+
+
+def beside_paper(table: Table, folder: Path) -> str:
+    """`compared_with_paper` as lines for people."""
+    compared = compared_with_paper(table, folder)
+    columns = list(next(iter(compared["ours"]["rows"].values())))
+    wide = max(len(row) for row in table.rows) + 2
+    lines = [table.title, f"{'':<{wide}}{'':<7}" + "".join(f"{column:>10}" for column in columns)]
+    for row in table.rows:
+        for whose, digits in (("ours", 3), ("paper", 2)):
+            figures = {clip.lower(): value for clip, value in compared[whose]["rows"][row].items()}
+            cells = (f"{figures[key]:.{digits}f}" if (key := clip.lower()) in figures else "-" for clip in columns)
+            name = row if whose == "ours" else ""
+            lines.append(f"{name:<{wide}}{whose:<7}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join([*lines, *(f"{whose + ':':<7}{compared[whose]['setting']}" for whose in ("ours", "paper"))])
+
+
+def _mean_over_seeds(folder: Path) -> dict[str, float]:
+    """Clip -> dB, then the average, over the runs that are judged."""
+    files = sorted(folder.glob("seed-*/judged.json"))
+    judged = [json.loads(path.read_text(encoding="utf-8"))["student after"] for path in files]
+    if not judged:
+        return {}
+    clips = {name: fmean(each["clips"][name]["psnr"] for each in judged) for name in judged[0]["clips"]}
+    return {**clips, "average": fmean(each["average"]["psnr"] for each in judged)}

@@ -1,0 +1,156 @@
+"""`distill compare`, `distill report` and the paper's tables, as typed, with tiny students."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from distill.cli import main
+from distill.config import read_yaml
+from distill.proof.tables import find_table, read_table, table_rows
+from tests.recipes.conftest import TINY
+from tests.recipes.test_documents import RECIPES
+
+ABLATIONS = [path for path in RECIPES if path.parent.name == "ablations"]
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """A piece of a held-out sample, small enough to be judged in no time."""
+    import numpy as np
+    from PIL import Image
+
+    from distill.data import find_clips, sample_clips
+
+    folder = tmp_path_factory.mktemp("judge")
+    for clip in find_clips(sample_clips("held_out")):
+        place = folder / clip.name
+        place.mkdir()
+        for number, frame in enumerate(clip.frames(0, 4)):
+            Image.fromarray(np.ascontiguousarray(frame[64:128, 64:144])).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, judge):
+    folder = tmp_path_factory.mktemp("compared")
+    assert main(arguments(folder, judge, "--methods", "none", "output", "std", "--seeds", "2")) == 0
+    return folder
+
+
+def arguments(folder, judge, *more):
+    return ["compare", "--judge", str(judge), "--out", str(folder), *TINY, "--budget", "3it", *more]
+
+
+def test_every_row_and_seed_is_a_run_folder(compared):
+    facts = json.loads((compared / "compare.json").read_text())
+    assert (facts["methods"], facts["seeds"], facts["steps"]) == (["none", "output", "std"], [0, 1], 3)
+    for method in facts["methods"]:
+        for seed in facts["seeds"]:
+            run = compared / method / f"seed-{seed}"
+            recipe = yaml.safe_load((run / "config.yaml").read_text())
+            assert (recipe["distillation"]["method"], recipe["training"]["seed"]) == (method, seed)
+            judged = json.loads((run / "judged.json").read_text())
+            assert list(judged) == ["bicubic", "student after", "teacher"]
+            assert len(judged["student after"]["clips"]) == 2
+            assert judged["student after"]["average"]["tof"] is not None
+
+
+def test_rows_of_a_seed_differ_in_the_method_alone(compared):
+    """The same weights to begin with and the same crops: until distillation starts the losses are equal."""
+    first = [
+        json.loads((compared / m / "seed-0" / "metrics.jsonl").read_text().splitlines()[0]) for m in ("none", "std")
+    ]
+    assert first[0]["reconstruction"] == first[1]["reconstruction"]
+    other = json.loads((compared / "none" / "seed-1" / "metrics.jsonl").read_text().splitlines()[0])
+    assert other["reconstruction"] != first[0]["reconstruction"]
+
+
+def test_what_is_finished_is_left_alone_and_more_seeds_may_join(compared, judge, capsys):
+    finished = {path: path.stat().st_mtime_ns for path in compared.rglob("student.safetensors")}
+    assert main(arguments(compared, judge, "--methods", "none", "output", "std", "--seeds", "2", "--dry-run")) == 0
+    assert capsys.readouterr().out.split() == ["still", "to", "run:"]
+    assert main(arguments(compared, judge, "--methods", "none", "output", "std", "--seeds", "2")) == 0
+    assert {path: path.stat().st_mtime_ns for path in compared.rglob("student.safetensors")} == finished
+
+
+def test_other_settings_are_refused(compared, judge, capsys):
+    changed = arguments(compared, judge, "--set", "optimiser.learning_rate=1e-3")
+    assert main(changed) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_report_answers(compared, document):
+    found = document("report", compared)
+    assert {answer["method"] for answer in found["answers"]} >= {"std", "output"}
+    page = (compared / "report.html").read_text()
+    assert "Did distillation help" in page
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--methods", "none", "stdd"], "Did you mean"),
+        (["--methods", "none", "none"], "more than once"),
+        (["--budget", "two"], "2000it"),
+        (["--budget", "1it"], "never distil"),
+        (["--seeds", "0"], "at least 1"),
+        (["--table", "table2", "--methods", "none"], "leave --methods out"),
+        (["--table", "table99"], "no table"),
+    ],
+)
+def test_wrong_input(tmp_path, judge, capsys, extra, message):
+    assert main(arguments(tmp_path / "out", judge, *extra)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_every_table_is_usable(path):
+    table = read_table(path)
+    rows = table_rows(table, None, [], {})
+    assert len({str(config) for config in rows.values()}) == len(rows), "two rows are the same"
+    assert set(table.paper) == set(table.rows)
+    for config in rows.values():
+        assert config.training.steps == (1000 if path.stem.endswith("-small") else 800_000)
+
+
+def test_the_paper_has_tables_2_to_6_in_two_sizes():
+    assert [path.stem for path in ABLATIONS] == [f"table{n}{size}" for n in range(2, 7) for size in ("-small", "")]
+
+
+def test_averages_of_the_tables_are_those_of_their_clips():
+    for path in ABLATIONS:
+        for row, figures in read_yaml(path)["paper"].items():
+            if "average" in figures:
+                clips = [value for clip, value in figures.items() if clip != "average"]
+                assert sum(clips) / len(clips) == pytest.approx(figures["average"], abs=0.031), row
+
+
+def test_a_table_beside_the_papers(tmp_path, judge, command):
+    code, out, err = command(
+        "compare",
+        "--table",
+        "table3-small",
+        "--judge",
+        judge,
+        "--out",
+        tmp_path / "t",
+        "--seeds",
+        "1",
+        *TINY,
+        "--budget",
+        "2it",
+    )
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "STD Table 3: space-time distillation beside other schemes"
+    assert any(line.startswith("KD-MSE") and "ours" in line for line in lines)
+    assert "2 steps" in lines[-2]
+    assert "800,000 steps" in lines[-1]
+
+
+def test_find_table():
+    assert find_table("table4").name == "table4.yaml"
