@@ -84,10 +84,10 @@ class TemporalConsistency:
 
     def _compare(self, frames_before: Tensor, small_before: Tensor, frames: Tensor, small: Tensor) -> None:
         """All (2, 3, ...): restored, truth."""
-        # one call, so that small frames are estimated together; the truth's flows are kept for the next network
-        first = torch.cat((small_before, small[1:]))
-        second = torch.cat((small, small_before[1:]))
-        of_output, forward, backward = estimate_flow(first, second).split(1)
+        # the truth's flows are asked for again by the next network, the output's by nobody
+        of_output = estimate_flow(small_before[:1], small[:1], keep=False)
+        both_ways = torch.cat((small_before[1:], small[1:])), torch.cat((small[1:], small_before[1:]))
+        forward, backward = estimate_flow(*both_ways).split(1)
         self._tof.append(2 * flow_distance(of_output, forward, self._crop // 2))
         visible = unoccluded(2 * forward, 2 * backward)
         height, width = frames.shape[-2:]
