@@ -85,7 +85,7 @@ METHODS: Mapping[str, Method] = {
     "output+std": Method("the teacher's frames and space-time", {"output": 1.0, **_SPACE_TIME}),
     "fitnet": Method("the features themselves (KD-MSE of STD Table 3)", {"fitnet": 1.0}),
     "fitnet-lr": Method("the features themselves, F^LR (STD Table 4)", {"fitnet": 0.5}, "lr"),
-    "mean": Method("the squared mean of F^LR over channels (KD-M^2_mean of STD Table 3)", {"mean": 5000.0}),
+    "mean": Method("the squared mean of F^LR over channels (KD-M^2_mean of STD Table 3)", {"mean": 25_000.0}),
     "attention-transfer": Method("normalised attention maps (Zagoruyko and Komodakis)", {"attention-transfer": 0.005}),
     "affinity": Method("which places of a frame look alike (FAKD)", {"affinity": 0.015}),
     "frequency": Method("the spectra of the teacher's frames", {"frequency": 0.5}),

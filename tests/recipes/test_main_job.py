@@ -79,7 +79,7 @@ def test_resume_goes_on_with_everything(document, tmp_path):
     _, _, state = read_training_state(out / "checkpoints" / "last.pt")
     assert state["step"] == 3
     assert set(state["optimiser"]["param_groups"][0]) >= {"lr", "factor"}
-    assert set(state["task"]["memory"]) == {"conv.weight", "conv.bias"}
+    assert set(state["task"]["lessons"][0]["terms"]) >= {"time.memory.conv.weight", "time.memory.conv.bias"}
     assert state["random"].dtype == torch.uint8
     assert list(result["results"]) == ["bicubic", "student before", "student after", "teacher"]
     assert len((out / "command.txt").read_text().splitlines()) == 2
@@ -133,13 +133,11 @@ def test_pretrain_needs_no_teacher_and_goes_on_from_a_file(document, tmp_path):
 
 
 @pytest.mark.parametrize("features", ["hr", "lr"])
-@pytest.mark.parametrize("mapping", ["sum_absolute", "max_squared"])
-def test_every_way_to_compare_features(document, tmp_path, features, mapping):
-    extra = ["--set", f"distillation.features={features}", "--set", f"distillation.mapping={mapping}"]
-    if features == "lr":
-        extra += ["--set", "distillation.time=0"]
+@pytest.mark.parametrize("method", ["attention-sum", "attention-max"])
+def test_every_way_to_compare_features(document, tmp_path, features, method):
+    extra = ["--set", f"distillation.features={features}", "--set", f"distillation.method={method}"]
     document("train", "--out", tmp_path / "run", *TINY, *extra, "--set", "training.steps=2")
-    assert metrics(tmp_path / "run")[1]["space"] > 0
+    assert metrics(tmp_path / "run")[1][method] > 0
 
 
 def test_dry_run_checks_and_writes_nothing(document, tmp_path):

@@ -114,7 +114,7 @@ def test_a_resume_that_does_not_fit_leaves_the_run_as_it_was(refused, run_folder
     before = {name: (run_folder / name).read_bytes() for name in ("config.yaml", "metrics.jsonl", "command.txt")}
     again = ["train", "--resume", "auto", "--out", run_folder]
     assert "this run trains" in refused(*again, "--set", "student_options.channels=16")
-    assert "another kind of run" in refused(*again, "--set", "distillation.time=0")
+    assert "another kind of run" in refused(*again, "--set", "distillation.weights.time=0")
     assert before == {name: (run_folder / name).read_bytes() for name in before}
 
 

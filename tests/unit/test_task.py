@@ -7,17 +7,23 @@ from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
 from distill.losses.attention import space_distance
-from distill.task import SpaceTimeDistillation
+from distill.losses.charbonnier import charbonnier
+from distill.losses.mean_map import mean_map_distance
+from distill.losses.memory import Time
+from distill.losses.term import channel_adapter
+from distill.methods import METHODS
+from distill.task import Distillation, Lesson, Teacher
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 
-SETTINGS = DistillationConfig(space=1, time=100, warm_up=2, memory_crop=None)
+SETTINGS = DistillationConfig(weights={"space": 1, "time": 100}, warm_up=2, memory_crop=None)
+SMALL = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}
 
 
 @pytest.fixture
 def networks():
     student = FastDVDnet(channels=16, blocks=1, widths=(8, 8, 8), frame_channels=4)
-    teacher = EDVR(window=3, channels=8, offset_groups=2, extract_blocks=1, reconstruct_blocks=1)
+    teacher = EDVR(**SMALL)
     for network in (student, teacher):
         torch.nn.init.normal_(network.tail.conv_last.weight, std=0.05)
     return student, teacher
@@ -28,8 +34,22 @@ def batch():
     return Batch(torch.rand(1, 3, 3, 8, 8), torch.rand(1, 3, 3, 32, 32))
 
 
+def distillation(student, teacher, settings) -> Distillation:
+    return Distillation(student, [Teacher(teacher)], settings)
+
+
+def lesson(task: Distillation) -> Lesson:
+    """What the only teacher teaches."""
+    (only,) = task.lessons
+    return only
+
+
+def memory(task: Distillation) -> Time:
+    return lesson(task).terms["time"]
+
+
 def test_warm_up_is_reconstruction_alone_then_the_weighted_sum(networks, batch):
-    task = SpaceTimeDistillation(*networks, SETTINGS).train()
+    task = distillation(*networks, SETTINGS).train()
     assert set(task(batch, 1)) == {"loss", "reconstruction"}
     parts = task(batch, 2)
     total = parts["reconstruction"] + 1 * parts["space"] + 100 * parts["time"]
@@ -40,95 +60,132 @@ def test_warm_up_is_reconstruction_alone_then_the_weighted_sum(networks, batch):
 
 def test_the_student_and_the_memory_learn_and_the_teacher_does_not(networks, batch):
     student, teacher = networks
-    task = SpaceTimeDistillation(student, teacher, SETTINGS).train()
+    task = distillation(student, teacher, SETTINGS).train()
     assert student.training
     assert not teacher.training
     task(batch, 5)["loss"].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(parameter.grad is not None for parameter in student.parameters())
-    assert task.memory.conv.weight.grad.abs().sum() > 0
+    assert memory(task).memory.conv.weight.grad.abs().sum() > 0
+
+
+TAUGHT = ["output", "std", "std-lr", "space", "time", "attention-sum", "attention-max", "output+std", "fitnet"]
+TAUGHT += ["fitnet-lr", "mean", "attention-transfer", "affinity", "frequency", "temporal"]
+
+
+@pytest.mark.parametrize("method", TAUGHT)
+def test_every_method_teaches_the_student_and_no_teacher(networks, batch, method):
+    student, teacher = networks
+    settings = DistillationConfig(method=method, warm_up=0, truth=0, memory_crop=8)
+    task = distillation(student, teacher, settings).train()
+    parts = task(batch, 0)
+    assert set(parts) == {"loss", "reconstruction", *METHODS[method].weights}
+    total = sum(weight * parts[name] for name, weight in METHODS[method].weights.items())
+    torch.testing.assert_close(parts["loss"], total)
+    parts["loss"].backward()
+    assert sum(p.grad.abs().sum() for p in student.parameters() if p.grad is not None) > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 def test_the_students_own_tensors_are_all_that_it_has(networks):
     before = set(networks[0].state_dict())
-    SpaceTimeDistillation(*networks, SETTINGS)
+    distillation(*networks, SETTINGS)
     assert set(networks[0].state_dict()) == before
 
 
 def test_the_memory_freezes_once_its_term_is_under_1e_8(networks):
-    task = SpaceTimeDistillation(*networks, SETTINGS)
-    task.after_step({"time": torch.tensor(1.1e-8)})
-    assert task.memory.conv.weight.requires_grad
-    task.after_step({"time": torch.tensor(0.9e-8)})
-    assert not task.memory.conv.weight.requires_grad
-    task.after_step({"time": torch.tensor(1.0)})
-    assert not task.memory.conv.weight.requires_grad, "it thawed"
+    task = distillation(*networks, SETTINGS)
+    weight = memory(task).memory.conv.weight
+    task.after_step({"time": 1.1e-8})
+    assert weight.requires_grad
+    task.after_step({"time": 0.9e-8})
+    assert not weight.requires_grad
+    task.after_step({"time": 1.0})
+    assert not weight.requires_grad, "it thawed"
+
+
+def test_each_teachers_memory_freezes_by_its_own_term(networks):
+    task = Distillation(networks[0], [Teacher(networks[1], name) for name in ("one", "two")], SETTINGS)
+    task.after_step({"time one": 1.0, "time two": 1e-9})
+    assert [each.terms["time"].frozen for each in task.lessons] == [False, True]
 
 
 def test_a_frozen_memory_stays_frozen_when_resumed(networks):
-    task = SpaceTimeDistillation(*networks, SETTINGS)
-    task.freeze_memory()
-    resumed = SpaceTimeDistillation(*networks, SETTINGS)
+    task = distillation(*networks, SETTINGS)
+    memory(task).freeze()
+    resumed = distillation(*networks, SETTINGS)
     resumed.load_trained_state(task.trained_state())
-    assert not resumed.memory.conv.weight.requires_grad
-    torch.testing.assert_close(resumed.memory.conv.weight, task.memory.conv.weight)
+    assert not memory(resumed).memory.conv.weight.requires_grad
+    torch.testing.assert_close(memory(resumed).memory.conv.weight, memory(task).memory.conv.weight)
 
 
 def test_lr_features_are_compared_where_asked(networks, batch):
-    space_only = DistillationConfig(warm_up=0, time=0, features="lr")
-    parts = SpaceTimeDistillation(*networks, space_only)(batch, 0)
+    space_only = DistillationConfig(method="space", warm_up=0, features="lr", match_scale=False, weights={"space": 1})
+    parts = distillation(*networks, space_only)(batch, 0)
     assert "time" not in parts
     expected = space_distance(*(network(batch.lr).lr_features for network in networks))
-    literal = DistillationConfig(warm_up=0, time=0, features="lr", match_scale=False)
-    torch.testing.assert_close(SpaceTimeDistillation(*networks, literal)(batch, 0)["space"], expected)
+    torch.testing.assert_close(parts["space"], expected)
+    by_method = DistillationConfig(method="std-lr", warm_up=0, match_scale=False)
+    torch.testing.assert_close(distillation(*networks, by_method)(batch, 0)["space"], expected)
+    changed = DistillationConfig(method="std-lr", warm_up=0, match_scale=False, features="hr")
+    expected = space_distance(*(network(batch.lr).hr_features for network in networks))
+    torch.testing.assert_close(distillation(*networks, changed)(batch, 0)["space"], expected)
+
+
+def test_terms_of_both_kinds_of_features_go_together(networks, batch):
+    settings = DistillationConfig(method="space", warm_up=0, weights={"mean": 1}, match_scale=False)
+    parts = distillation(*networks, settings)(batch, 0)
+    ours, theirs = (network(batch.lr) for network in networks)
+    torch.testing.assert_close(parts["space"], space_distance(ours.hr_features, theirs.hr_features))
+    torch.testing.assert_close(parts["mean"], mean_map_distance(ours.lr_features, theirs.lr_features))
 
 
 def test_unequal_channels_meet_in_a_training_only_convolution(networks, batch):
-    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr")).train()
-    before = {name: tensor.clone() for name, tensor in networks[0].state_dict().items()}
+    settings = DistillationConfig(warm_up=0, features="lr")
+    task = distillation(*networks, settings).train()
+    before = set(networks[0].state_dict())
     parts = task(batch, 0)
     parts["time"].backward()
-    assert task.adapter.weight.shape == (8, 16, 1, 1)
-    assert task.adapter.weight.grad.abs().sum() > 0
-    assert set(networks[0].state_dict()) == set(before), "the adapter went into the student"
-    resumed = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr"))
+    adapter = memory(task).adapter
+    assert adapter.weight.shape == (8, 16, 1, 1)
+    assert adapter.weight.grad.abs().sum() > 0
+    assert set(networks[0].state_dict()) == before, "the adapter went into the student"
+    resumed = distillation(*networks, settings)
     resumed.load_trained_state(task.trained_state())
-    assert torch.equal(resumed.adapter.weight, task.adapter.weight)
-    assert SpaceTimeDistillation(*networks, SETTINGS).adapter is None, "equal channels need none"
+    assert torch.equal(memory(resumed).adapter.weight, adapter.weight)
+    equal = memory(distillation(*networks, SETTINGS)).adapter
+    assert not list(equal.parameters()), "equal channels need none"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(64, 16), (16, 64), (8, 8)])
-def test_the_adapter_keeps_the_sum_of_squares(networks, ours, theirs):
-    student, teacher = networks
-    student.lr_channels, teacher.lr_channels = ours, theirs
-    adapter = SpaceTimeDistillation(student, teacher, DistillationConfig(features="lr")).adapter
-    if adapter is None:
-        assert ours == theirs
-        return
+def test_the_adapter_keeps_the_sum_of_squares(ours, theirs):
     given = torch.randn(2, ours, 32, 32)
-    torch.testing.assert_close(adapter(given).square().sum(), given.square().sum(), rtol=0.05, atol=0)
+    adapted = channel_adapter(ours, theirs)(given)
+    assert adapted.shape == (2, theirs, 32, 32)
+    torch.testing.assert_close(adapted.square().sum(), given.square().sum(), rtol=0.05, atol=0)
 
 
 def test_attention_is_matched_whatever_the_channels(networks, batch):
-    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, features="lr"))
+    task = distillation(*networks, DistillationConfig(warm_up=0, features="lr"))
     task(batch, 0)
     with torch.no_grad():
         ours, theirs = (network(batch.lr).lr_features.square().sum(2).mean() for network in networks)
-    torch.testing.assert_close(ours * task.gain**2, theirs, rtol=1e-4, atol=0)
+    torch.testing.assert_close(ours * lesson(task).gains["lr"] ** 2, theirs, rtol=1e-4, atol=0)
 
 
 def test_a_teacher_of_any_scale_is_brought_to_the_usual_one(networks, batch):
-    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0))
-    task.measure_teacher([batch.lr])
+    task = distillation(*networks, DistillationConfig(warm_up=0))
+    task.measure_teachers([batch.lr])
+    gain = lesson(task).teacher_gains["hr"]
     with torch.no_grad():
         attention = networks[1](batch.lr).hr_features.square().sum(2).mean()
-    torch.testing.assert_close(attention * task.teacher_gain**2, torch.tensor(0.045))
-    resumed = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0))
+    torch.testing.assert_close(attention * gain**2, torch.tensor(0.045))
+    resumed = distillation(*networks, DistillationConfig(warm_up=0))
     resumed.load_trained_state(task.trained_state())
-    assert resumed.teacher_gain == task.teacher_gain
-    literal = SpaceTimeDistillation(*networks, DistillationConfig(match_scale=False))
-    literal.measure_teacher([batch.lr])
-    assert literal.teacher_gain == 1
+    assert lesson(resumed).teacher_gains == {"hr": gain}
+    literal = distillation(*networks, DistillationConfig(match_scale=False))
+    literal.measure_teachers([batch.lr])
+    assert lesson(literal).teacher_gains == {"hr": 1}
 
 
 class OneFeature(FastDVDnet):
@@ -145,18 +202,18 @@ class OneFeature(FastDVDnet):
 
 def test_a_missing_feature_is_gone_around(networks, batch):
     low_only = OneFeature("hr")
-    task = SpaceTimeDistillation(low_only, networks[1], DistillationConfig(warm_up=0))
-    assert task.features == "lr"
+    task = distillation(low_only, networks[1], DistillationConfig(warm_up=0))
+    assert lesson(task).kinds == ["lr"]
     assert task(batch, 0)["loss"].isfinite()
     with pytest.raises(ConfigError, match="the student's OneFeature"):
-        SpaceTimeDistillation(low_only, networks[1], DistillationConfig(features="hr"))
+        distillation(low_only, networks[1], DistillationConfig(features="hr"))
     high_only = OneFeature("lr")
-    assert SpaceTimeDistillation(high_only, networks[1], DistillationConfig()).features == "hr"
-    task = SpaceTimeDistillation(high_only, networks[1], DistillationConfig(warm_up=0, features="lr"))
-    assert task.adapter.weight.shape == (8, 64 * 16, 1, 1)
+    assert lesson(distillation(high_only, networks[1], DistillationConfig())).kinds == ["hr"]
+    task = distillation(high_only, networks[1], DistillationConfig(warm_up=0, features="lr"))
+    assert memory(task).adapter.weight.shape == (8, 64 * 16, 1, 1)
     parts = task(batch, 0)
     with torch.no_grad():  # laying pixels into channels keeps the sum of squares over each low-resolution pixel
-        ours = high_only(batch.lr).hr_features * task.gain
+        ours = high_only(batch.lr).hr_features * lesson(task).gains["lr"]
         pooled = torch.nn.functional.avg_pool3d(ours.square().sum(2), (1, 4, 4)) * 16
         theirs = networks[1](batch.lr).lr_features.square().sum(2)
     torch.testing.assert_close(parts["space"], (pooled - theirs).square().mean())
@@ -175,28 +232,27 @@ class Doubling(EDVR):
 
 
 def test_in_between_frames_of_the_teacher_are_dropped(networks, batch):
-    keywords = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}
-    doubling = Doubling(**keywords)
+    doubling = Doubling(**SMALL)
     doubling.load_state_dict(networks[1].state_dict())
-    settings = DistillationConfig(warm_up=0, time=0, match_scale=False)
-    plain = SpaceTimeDistillation(*networks, settings)(batch, 0)
-    dropped = SpaceTimeDistillation(networks[0], doubling, settings)(batch, 0)
+    settings = DistillationConfig(method="space", warm_up=0, weights={"output": 1}, match_scale=False)
+    plain = distillation(*networks, settings)(batch, 0)
+    dropped = distillation(networks[0], doubling, settings)(batch, 0)
     torch.testing.assert_close(plain, dropped)
     with pytest.raises(ConfigError, match="the teacher must make every"):
-        SpaceTimeDistillation(doubling, networks[1], settings)
+        distillation(doubling, networks[1], settings)
 
 
 def test_a_network_that_doubles_the_rate_is_given_every_second_frame():
-    network = Doubling(window=3, channels=8, offset_groups=2, extract_blocks=1, reconstruct_blocks=1)
+    network = Doubling(**SMALL)
     batch = Batch(torch.rand(1, 5, 3, 8, 8), torch.rand(1, 5, 3, 32, 32))
     expected = (network(batch.lr[:, ::2]).frames - batch.hr).abs().mean()
-    torch.testing.assert_close(SpaceTimeDistillation(network, None, SETTINGS)(batch, 0)["loss"], expected)
+    torch.testing.assert_close(Distillation(network, [], SETTINGS)(batch, 0)["loss"], expected)
 
 
 def test_the_memory_crop_is_a_square_that_moves(networks, batch):
-    task = SpaceTimeDistillation(*networks, DistillationConfig(warm_up=0, memory_crop=8))
+    task = distillation(*networks, DistillationConfig(warm_up=0, memory_crop=8))
     seen = []
-    task.memory.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
+    memory(task).memory.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].clone()))
     task(batch, 0)
     task(batch, 1)
     assert seen[0].shape[-2:] == (8, 8)
@@ -204,38 +260,104 @@ def test_the_memory_crop_is_a_square_that_moves(networks, batch):
 
 
 def test_matched_scale_is_set_once_and_kept(networks, batch):
-    task = SpaceTimeDistillation(*networks, SETTINGS)
-    assert task(batch, 0)
-    assert task.gain is None, "set during warm-up"
+    task = distillation(*networks, SETTINGS)
+    task(batch, 0)
+    assert lesson(task).gains == {}, "set during warm-up"
     task(batch, 2)
-    with torch.no_grad():
-        ours, theirs = (network(batch.lr).hr_features for network in networks)
-    assert task.gain > 0
-    first = task.gain
+    first = lesson(task).gains["hr"]
+    assert first > 0
     task(Batch(batch.lr / 2, batch.hr), 3)
-    assert task.gain == first
-    networks[0].eval()
-    fresh = SpaceTimeDistillation(*networks, SETTINGS)
+    assert lesson(task).gains["hr"] == first
+    fresh = distillation(*networks, SETTINGS)
     fresh.student.eval()
     fresh(batch, 2)
     with torch.no_grad():
-        ours = networks[0](batch.lr).hr_features
-    torch.testing.assert_close((ours * fresh.gain).square().mean(), theirs.square().mean())
-    resumed = SpaceTimeDistillation(*networks, SETTINGS)
+        ours, theirs = (network(batch.lr).hr_features for network in networks)
+    torch.testing.assert_close((ours * lesson(fresh).gains["hr"]).square().mean(), theirs.square().mean())
+    resumed = distillation(*networks, SETTINGS)
     resumed.load_trained_state(task.trained_state())
-    assert resumed.gain == first
-    literal = SpaceTimeDistillation(*networks, DistillationConfig(match_scale=False))
-    assert literal.gain == 1
+    assert lesson(resumed).gains["hr"] == first
+    literal = distillation(*networks, DistillationConfig(match_scale=False))
+    assert lesson(literal).gains["hr"] == 1
 
 
 def test_no_teacher_is_reconstruction_alone(networks, batch):
-    parts = SpaceTimeDistillation(networks[0], None, SETTINGS)(batch, 100)
+    parts = Distillation(networks[0], [], SETTINGS)(batch, 100)
     assert set(parts) == {"loss", "reconstruction"}
+
+
+def test_several_teachers_are_a_weighted_sum(networks, batch):
+    student, first = networks
+    second = EDVR(**SMALL)
+    torch.nn.init.normal_(second.tail.conv_last.weight, std=0.05)
+    settings = DistillationConfig(method="output", warm_up=0, weights={"output": 2})
+    task = Distillation(student, [Teacher(first, "one", 0.7), Teacher(second, "two", 0.3)], settings).train()
+    parts = task(batch, 0)
+    assert set(parts) == {"loss", "reconstruction", "output one", "output two"}
+    alone = [distillation(student, teacher, settings)(batch, 0)["output"] for teacher in (first, second)]
+    torch.testing.assert_close([parts["output one"], parts["output two"]], alone)
+    total = parts["reconstruction"] + 2 * (0.7 * alone[0] + 0.3 * alone[1])
+    torch.testing.assert_close(parts["loss"], total)
+    parts["loss"].backward()
+    assert all(parameter.grad is None for teacher in (first, second) for parameter in teacher.parameters())
+    resumed = Distillation(student, [Teacher(first, "one", 0.7), Teacher(second, "two", 0.3)], settings)
+    resumed.load_trained_state(task.trained_state())
+    torch.testing.assert_close(resumed.train()(batch, 0)["loss"], parts["loss"])
+
+
+def test_the_teachers_frames_are_mixed_with_the_truth(networks, batch):
+    settings = DistillationConfig(method="output", weights={"output": 0.5}, truth=0.25, warm_up=1)
+    task = distillation(*networks, settings)
+    warm = task(batch, 0)
+    torch.testing.assert_close(warm["loss"], warm["reconstruction"])
+    parts = task(batch, 1)
+    restored, taught = (network(batch.lr).frames for network in networks)
+    expected = 0.25 * charbonnier(restored, batch.hr) + 0.5 * charbonnier(restored, taught)
+    torch.testing.assert_close(parts["loss"], expected)
+    torch.testing.assert_close(parts["reconstruction"], charbonnier(restored, batch.hr), msg="parts are unweighted")
+
+
+def test_none_and_the_warm_up_ask_the_teacher_nothing(networks, batch):
+    asked = []
+    networks[1].register_forward_hook(lambda *_: asked.append(1))
+    parts = distillation(*networks, DistillationConfig(method="none", warm_up=0))(batch, 5)
+    assert set(parts) == {"loss", "reconstruction"}
+    distillation(*networks, SETTINGS)(batch, 1)
+    assert not asked
+    distillation(*networks, SETTINGS)(batch, 2)
+    assert asked == [1], "the teacher restores a clip once for all terms"
+
+
+def test_a_method_none_with_a_weight_is_that_term(networks, batch):
+    settings = DistillationConfig(method="none", weights={"output": 1}, warm_up=0)
+    assert set(distillation(*networks, settings)(batch, 0)) == {"loss", "reconstruction", "output"}
+
+
+def test_footage_without_truth_is_supervised_by_the_teacher(networks, batch):
+    unlabelled = Batch(batch.lr, None)
+    task = distillation(*networks, DistillationConfig(method="output+std", warm_up=0, memory_crop=None))
+    parts = task(unlabelled, 0)
+    assert set(parts) == {"loss", "output", "space", "time"}
+    labelled = task(batch, 0)
+    torch.testing.assert_close(
+        {name: labelled[name] for name in ("output", "space", "time")},
+        {n: parts[n] for n in ("output", "space", "time")},
+    )
+    torch.testing.assert_close(parts["loss"], labelled["loss"] - labelled["reconstruction"])
+    parts["loss"].backward()
+    assert networks[0].tail.conv_last.weight.grad.abs().sum() > 0
+
+
+def test_unknown_methods_and_terms_are_told(networks):
+    with pytest.raises(ConfigError, match=r"There is no method 'stdd'. Did you mean 'std'"):
+        distillation(*networks, DistillationConfig(method="stdd"))
+    with pytest.raises(ConfigError, match=r"has no term 'spaec'.*; distillation.weights.time is -1, expected a number"):
+        distillation(*networks, DistillationConfig(weights={"spaec": 1, "time": -1}))
 
 
 def test_middle_only_is_the_windows_middle_frame(networks):
     _, network = networks
-    task = SpaceTimeDistillation(network.requires_grad_(True), None, SETTINGS, middle_only=True)
+    task = Distillation(network.requires_grad_(True), [], SETTINGS, middle_only=True)
     lr, hr = torch.rand(1, 3, 3, 8, 8), torch.rand(1, 3, 3, 32, 32)
     expected = (network(lr).frames[:, 1] - hr[:, 1]).abs().mean()
     torch.testing.assert_close(task(Batch(lr, hr), 0)["loss"], expected, rtol=1e-4, atol=1e-5)
