@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.cli_adapt import add_adapt_command
 from distill.cli_compare import add_compare_commands
 from distill.cli_export import add_export_commands
 from distill.cli_parts import opened, progress, show
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_training(commands)
+    add_adapt_command(commands, _add)
     add_compare_commands(commands, _add)
     command = _add(commands, "eval", _eval, "measure PSNR and SSIM on clips of known truth")
     command.add_argument("network", metavar="NETWORK", help="bicubic, a name, a run folder or a file, exported too")

@@ -349,3 +349,41 @@ def test_settings_that_do_not_fit_are_refused(changed: dict[str, Any], message: 
 def test_no_clips_are_refused() -> None:
     with pytest.raises(DataError, match="No clips"):
         CropSampler([])
+
+
+def test_footage_without_high_resolution_is_cropped_turned_and_nothing_else() -> None:
+    frames = map_of_places(12, 30, 22)
+    sampler = CropSampler([ArrayClip(frames)], frames=3, crop=15, scale=1, degradation=None, seed=3, batch_size=4)
+    whole = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    seen, corners = set(), set()
+    for step in range(12):
+        batch = sampler.batch(step)
+        assert batch.hr is None
+        assert batch.lr.shape == (4, 3, 3, 15, 15)
+        assert batch.lr.is_contiguous()
+        for lr in batch.lr:
+            numbers = [round(value * 255) % 16 for value in lr[:, 2, 0, 0].tolist()]
+            symmetry, _, top, left = located(lr, whole[numbers])
+            seen.add((symmetry, numbers[0] < numbers[-1]))
+            corners.add((top, left))
+    assert len(seen) > 12
+    assert {place % 4 for corner in corners for place in corner} == {0, 1, 2, 3}, "crops keep to a grid"
+
+
+def test_footage_without_high_resolution_is_a_function_of_seed_and_step_for_any_workers() -> None:
+    settings: dict[str, Any] = {"frames": 2, "crop": 8, "scale": 1, "degradation": None, "batch_size": 2}
+    clips: list[Clip] = [ArrayClip(map_of_places(40, 24, 24))]
+    wanted = [CropSampler(clips, **settings).batch(step).lr for step in range(3, 20)]
+    batches = CropSampler(clips, **settings).batches(3, workers=2)
+    assert all(torch.equal(next(batches).lr, lr) for lr in wanted)
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_footage_smaller_than_the_crop_of_low_resolution_is_told_what_to_set() -> None:
+    with pytest.raises(DataError, match=r"small has frames smaller than the crop: 40x20 against 24x24; .*crop lower"):
+        CropSampler([ArrayClip(map_of_places(12, 20, 40), "small")], frames=3, crop=24, scale=1, degradation=None)
+
+
+def test_a_batch_without_high_resolution_moves_without_it() -> None:
+    moved = Batch(torch.zeros(1, 1, 3, 2, 2), None).to(torch.device("meta"))
+    assert (moved.lr.device.type, moved.hr) == ("meta", None)

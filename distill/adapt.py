@@ -1,0 +1,279 @@
+"""A trained student fine-tuned on footage of one's own, of which there is no high resolution.
+
+The teacher supervises the footage; clips of known truth stay in, so that what was learnt is not forgotten. The last
+fifth of each clip is never trained on: there the student is compared with the teacher, before and after. That tells
+how far they agree, not how right they are; the clips of known truth tell what became of the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import registry
+from distill.checkpoint import replacing
+from distill.config import Config, read_config
+from distill.data import Clip, CropSampler, bicubic_upsample, find_clips
+from distill.data.excerpt import Excerpt
+from distill.errors import ConfigError, DataError
+from distill.evaluate import PSNR_LIMIT
+from distill.interfaces import VideoNetwork
+from distill.metrics import luma, psnr, ssim, to_8_bit
+from distill.recipe import Prepared, open_network, prepare, run_recipe
+from distill.run_folder import RunFolder
+from distill.scores import Evaluation, Score
+from distill.task import Teacher
+from distill.temporal import CONVENTION, TemporalConsistency
+
+__all__ = ["Footage", "adaptation", "agreement", "prepare_adaptation", "run_adaptation", "split"]
+
+HELD_OUT = 5
+"""One frame in so many, at the end of each clip, is held out."""
+
+JUDGED_FRAMES = 16
+"""Frames of what is held out that are compared, from its start: a teacher may need seconds for each."""
+
+JUDGED_SIDE = 128
+"""Low-resolution pixels of each side that are compared, in the middle of the frame."""
+
+_SETTINGS = (
+    "distillation.method=std",
+    "distillation.weights={output: 1.0}",
+    "distillation.warm_up=0",  # the student has learnt already
+    "optimiser.learning_rate=1e-4",
+    "optimiser.warm_up=20",
+    "training.steps=400",
+)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Clips of low resolution, each cut in two.
+
+    Attributes:
+        trained: what is trained on.
+        held_out: what follows it, of the same clips in the same order.
+    """
+
+    trained: list[Clip]
+    held_out: list[Clip]
+
+
+def adaptation(student: str, settings: Sequence[str], flags: Mapping[str, Any], file: Path | None = None) -> Config:
+    """The recipe of an adaptation.
+
+    Args:
+        student: a trained one: a file, a run folder, or the name of one whose weights ship.
+        settings: "key.sub=value", before the defaults of an adaptation.
+        flags: by dotted key, before those; the footage is data.unlabelled.
+        file: the recipe of an adaptation that goes on, instead of those defaults.
+
+    Raises:
+        InputError: the student cannot be opened or is none, or a setting is wrong.
+    """
+    _, described = open_network(student, "student")
+    own: tuple[str, ...] = () if file is not None else _SETTINGS
+    if file is None and described.degradation is not None:
+        own = (*own, f"data.degradation={described.degradation}")
+    # a bare name would be a fresh network
+    entry = registry.find(student) if student in registry.names() else None
+    path = str(entry.weights) if entry is not None and entry.weights is not None else student
+    return read_config(file, [*own, *settings], {**flags, "student": path})
+
+
+def split(clips: Sequence[Clip], frames: int) -> Footage:
+    """Hold out the last fifth of each clip.
+
+    Args:
+        clips: of low resolution.
+        frames: of a training sample.
+
+    Raises:
+        DataError: a clip is too short for a sample and two frames beside it.
+    """
+    needed = next(count for count in itertools.count(2 * HELD_OUT) if count - count // HELD_OUT >= frames)
+    trained: list[Clip] = []
+    held_out: list[Clip] = []
+    for clip in clips:
+        length = clip.length
+        if length < needed:
+            raise DataError(
+                f"{clip.name} has {length} frames, and an adaptation needs {needed}: {frames} for a sample and the "
+                "last fifth to judge by; give a longer clip or set data.frames lower."
+            )
+        kept = length - length // HELD_OUT
+        trained.append(Excerpt(clip, 0, kept))
+        held_out.append(Excerpt(clip, kept, length))
+    return Footage(trained, held_out)
+
+
+def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Prepared, Footage]:
+    """As `distill.recipe.prepare`, without what is held out of the footage.
+
+    Raises:
+        InputError: a name, a file or the footage cannot be used.
+    """
+    if config.data.unlabelled is None:
+        raise ConfigError("There is no footage to adapt to; set data.unlabelled.")
+    if config.teacher is None:
+        raise ConfigError("Footage without high resolution needs a teacher; set one with --teacher.")
+    footage = split(find_clips(Path(config.data.unlabelled)), config.data.frames)
+    prepared = prepare(config, run, command)
+    whole = prepared.trainer.unlabelled
+    assert whole is not None
+    prepared.trainer.unlabelled = CropSampler(
+        footage.trained,
+        frames=whole.frames,
+        crop=whole.crop,
+        scale=whole.scale,
+        degradation=None,
+        batch_size=whole.batch_size,
+        seed=whole.seed,
+    )
+    return prepared, footage
+
+
+def run_adaptation(
+    prepared: Prepared, footage: Footage, command: str, resume: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Train, and judge before and after; writes agreement.json beside the run's results.json.
+
+    Args:
+        prepared: what `prepare_adaptation` found.
+        footage: likewise.
+        command: as typed.
+        resume: a state to go on from.
+
+    Returns:
+        Contender -> evaluation as JSON: under "agreement" against the teacher on what was held out of the footage,
+        under "truth" on the clips of known truth.
+
+    Raises:
+        InputError: the run folder or the state to go on from cannot be used.
+        Interrupted: stopped by the user, after the state was saved.
+        TrainingDiverged: the last good state is kept.
+    """
+    trainer = prepared.trainer
+    truth = run_recipe(prepared, command, resume)
+    networks: dict[str, VideoNetwork | None] = {"bicubic": None}
+    networks["student before"], _ = open_network(prepared.config.student)
+    networks["student after"], _ = open_network(str(trainer.run.student))
+    found = agreement(networks, trainer.teachers, footage.held_out, trainer.device)
+    against = {name: evaluation.to_json() for name, evaluation in found.items()}
+    with replacing(trainer.run.path / "agreement.json") as temporary:
+        temporary.write_text(json.dumps(against, indent=2) + "\n", encoding="utf-8")
+    return {"agreement": against, "truth": truth}
+
+
+def agreement(
+    networks: Mapping[str, VideoNetwork | None],
+    teachers: Sequence[Teacher],
+    clips: Sequence[Clip],
+    device: torch.device,
+) -> dict[str, Evaluation]:
+    """How near networks come to what teachers make of footage, which says nothing of how right that is.
+
+    The middle of the first frames of each clip is restored by all, and compared in 8 bit: PSNR and SSIM of luma, and
+    the temporal figures with the teachers' frames in the place of the truth. Several teachers count by their weights.
+    Frames that a network inserts are left out.
+
+    Args:
+        networks: by name, in evaluation mode; None is bicubic.
+        teachers: likewise.
+        clips: of low resolution.
+        device: where the networks run.
+
+    Returns:
+        For each network; `truth_warping` is the teachers' own.
+
+    Raises:
+        DataError: a clip has no frames, or none of at least 11 restored pixels a side.
+    """
+    for network in networks.values():
+        if network is not None:
+            network.to(device).eval()
+    scores: dict[str, dict[str, Score]] = {name: {} for name in networks}
+    with torch.inference_mode():
+        for clip in clips:
+            low = _middles(clip).to(device)
+            scale = teachers[0].network.scale
+            judges = {name: _Judge() for name in networks}
+            restored = [_restored(network, low, scale) for network in networks.values()]
+            for reference, *frames in zip(_taught(teachers, low), *restored, strict=True):
+                for judge, frame in zip(judges.values(), frames, strict=True):
+                    judge.add(frame, reference)
+            for name, judge in judges.items():
+                scores[name][clip.name] = judge.score()
+    convention: dict[str, str | int] = {
+        "channel": "y",
+        "crop": 0,
+        "degradation": "none",
+        "scale": teachers[0].network.scale,
+        "frames": JUDGED_FRAMES,
+        "time_scale": 1,
+        "side": JUDGED_SIDE,
+        "against": "the teacher's frames, so this is agreement and not truth; likewise tof and warping",
+        **CONVENTION,
+    }
+    return {name: Evaluation(found, convention) for name, found in scores.items()}
+
+
+class _Judge:
+    """Compares one clip frame by frame."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[float, float]] = []
+        self.temporal = TemporalConsistency()
+
+    def add(self, restored: Tensor, reference: Tensor) -> None:
+        """The next frame, both (3, H, W) uint8."""
+        compared = luma(restored), luma(reference)
+        self.frames.append((min(psnr(*compared), PSNR_LIMIT), ssim(*compared)))
+        self.temporal.add(restored, reference)
+
+    def score(self) -> Score:
+        """Of the clip."""
+        tof, warping, own = self.temporal.result() or (None, None, None)
+        likeness, structure = (fmean(figures) for figures in zip(*self.frames, strict=True))
+        return Score(likeness, structure, len(self.frames), tof=tof, warping=warping, truth_warping=own)
+
+
+def _middles(clip: Clip) -> Tensor:
+    """The middle of the first frames, (T, 3, h, w) in [0, 1]."""
+    middles = []
+    for frame in clip.frames(0, JUDGED_FRAMES):
+        top, left = (max(side - JUDGED_SIDE, 0) // 2 for side in frame.shape[:2])
+        middle = frame[top : top + JUDGED_SIDE, left : left + JUDGED_SIDE]
+        middles.append(torch.from_numpy(middle.copy()).permute(2, 0, 1).float() / 255)
+    if not middles:
+        raise DataError(f"{clip.name} ends before the frames that were held out of it; cut off its damaged end.")
+    return torch.stack(middles)
+
+
+def _restored(network: VideoNetwork | None, low: Tensor, scale: int) -> Iterator[Tensor]:
+    """The given frames of a clip (T, 3, h, w), restored: (3, H, W) uint8."""
+    for frame in _frames(network, low, scale):
+        yield to_8_bit(frame).cpu()
+
+
+def _taught(teachers: Sequence[Teacher], low: Tensor) -> Iterator[Tensor]:
+    """The mean of what the teachers make of it, by their weights."""
+    total = sum(teacher.weight for teacher in teachers)
+    made = [_frames(teacher.network, low, teacher.network.scale) for teacher in teachers]
+    for frames in zip(*made, strict=True):
+        weighted = [teacher.weight / total * frame for teacher, frame in zip(teachers, frames, strict=True)]
+        yield to_8_bit(torch.stack(weighted).sum(0)).cpu()
+
+
+def _frames(network: VideoNetwork | None, low: Tensor, scale: int) -> Iterator[Tensor]:
+    if network is None:
+        return (bicubic_upsample(frame, scale) for frame in low)
+    return itertools.islice(network.stream(iter(low)), 0, None, network.time_scale)

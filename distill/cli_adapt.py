@@ -1,0 +1,107 @@
+"""The command `distill adapt`: a trained student, fine-tuned on one's own footage."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distill.cli_parts import show
+from distill.errors import ConfigError
+
+__all__ = ["add_adapt_command"]
+
+_DONE = 0
+
+
+def add_adapt_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the sub-command; `add` makes one."""
+    command = add(commands, "adapt", _adapt, "fine-tune a student on your own footage, without high resolution of it")
+    command.add_argument("student", metavar="CHECKPOINT", help="a run folder or a file of weights")
+    command.add_argument("footage", type=Path, metavar="FOOTAGE", help="of low resolution: a video, frames, or several")
+    command.add_argument("--teacher", help="a name or a file of weights (default: edvr)")
+    command.add_argument("--steps", type=int, help="default: 400")
+    command.add_argument("--data", help="footage of known truth that stays in (default: the shipped samples)")
+    command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+    command.add_argument("--out", type=Path, help="run folder (default: runs/adapt-FOOTAGE)")
+    command.add_argument("--resume", nargs="?", const="auto", metavar="auto", help="go on in --out")
+    command.add_argument("--device", help="auto, cpu or cuda")
+    command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
+    command.add_argument("--seed", type=int)
+    command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
+    command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from distill.adapt import adaptation, prepare_adaptation, run_adaptation
+    from distill.config import to_yaml
+    from distill.run_folder import RunFolder, next_free
+
+    path, state = _resumed(options)
+    flags = {
+        "teacher": options.teacher,
+        "data.path": options.data,
+        "data.unlabelled": str(options.footage),
+        "data.force": options.force,
+        "training.steps": options.steps,
+        "training.device": options.device,
+        "training.precision": options.precision,
+        "training.seed": options.seed,
+    }
+    recipe = state.parent.parent / "config.yaml" if state is not None else None
+    config = adaptation(options.student, options.set, flags, recipe)
+    run = RunFolder(path if path is not None else next_free(Path("runs") / f"adapt-{options.footage.stem}"))
+    prepared, footage = prepare_adaptation(config, run, options.command_line)
+    if options.dry_run:
+        show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        return _DONE
+    results = run_adaptation(prepared, footage, options.command_line, state)
+    document = {"run": str(run.path), "student": str(run.student), "teacher": config.teacher, **results}
+    show(options, document, "\n".join(_lines(document)))
+    return _DONE
+
+
+def _resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """The run folder, if the options name one, and the state to go on from, if there is one."""
+    if options.resume is None:
+        return options.out, None
+    if options.resume != "auto" or options.out is None:
+        raise ConfigError("--resume takes auto alone here and needs --out, the run folder to go on in.")
+    last = options.out / "checkpoints" / "last.pt"
+    return options.out, last if last.exists() else None
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    """Two tables, and what they come to."""
+    near, true = ({name: each["average"] for name, each in document[part].items()} for part in ("agreement", "truth"))
+    gains = [rows["student after"]["psnr"] - rows["student before"]["psnr"] for rows in (near, true)]
+    convention, judged = (document[part]["bicubic"]["convention"] for part in ("agreement", "truth"))
+    quality = {"PSNR dB": ("psnr", ".3f"), "SSIM": ("ssim", ".4f")}
+    return [
+        "",
+        f"your footage, its last fifth, which was not trained on: nearness to what {document['teacher']} makes of it",
+        *_table(near, quality | {"tOF px": ("tof", ".3f"), "warping": ("warping", ".1e")}),
+        f"(agreement with the teacher, whose own warping error is {_own(near)}, not truth; Y channel, the first "
+        f"{convention['frames']} frames at most, the middle {convention['side']}x{convention['side']} pixels at most)",
+        "",
+        "clips of known truth, which were not trained on",
+        *_table(true, quality),
+        f"(Y channel, crop {judged['crop']}, degradation {judged['degradation']}, frames: {judged['frames']})",
+        "",
+        f"agreement {gains[0]:+.3f} dB, truth elsewhere {gains[1]:+.3f} dB",
+        f"student  {document['student']}",
+    ]
+
+
+def _own(rows: dict[str, dict[str, Any]]) -> str:
+    found = rows["bicubic"].get("truth_warping")
+    return "none" if found is None else format(found, ".1e")
+
+
+def _table(rows: dict[str, dict[str, Any]], columns: dict[str, tuple[str, str]]) -> list[str]:
+    lines = [f"{'':<16}" + "".join(f"{title:>9}" for title in columns)]
+    for name, row in rows.items():
+        cells = (format(row[key], form) if key in row else "" for key, form in columns.values())
+        lines.append(f"{name:<16}" + "".join(f"{cell:>9}" for cell in cells))
+    return lines
