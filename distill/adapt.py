@@ -7,10 +7,9 @@ how far they agree, not how right they are; the clips of known truth tell what b
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,8 +20,8 @@ from torch import Tensor
 from distill import registry
 from distill.checkpoint import replacing
 from distill.config import Config, read_config
-from distill.data import Clip, CropSampler, bicubic_upsample, find_clips
-from distill.data.excerpt import Excerpt
+from distill.data import Clip, bicubic_upsample, find_clips
+from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
 from distill.evaluate import PSNR_LIMIT
 from distill.interfaces import VideoNetwork
@@ -33,10 +32,7 @@ from distill.scores import Evaluation, Score
 from distill.task import Teacher
 from distill.temporal import CONVENTION, TemporalConsistency
 
-__all__ = ["Footage", "adaptation", "agreement", "prepare_adaptation", "run_adaptation", "split"]
-
-HELD_OUT = 5
-"""One frame in so many, at the end of each clip, is held out."""
+__all__ = ["adaptation", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
 
 JUDGED_FRAMES = 16
 """Frames of what is held out that are compared, from its start: a teacher may need seconds for each."""
@@ -46,25 +42,13 @@ JUDGED_SIDE = 128
 
 _SETTINGS = (
     "distillation.method=std",
-    "distillation.weights={output: 1.0}",
+    "distillation.weights={output: 1.0, consistency: 0.1}",
+    "data.unlabelled_share=0.8",
     "distillation.warm_up=0",  # the student has learnt already
     "optimiser.learning_rate=1e-4",
     "optimiser.warm_up=20",
     "training.steps=400",
 )
-
-
-@dataclass(frozen=True)
-class Footage:
-    """Clips of low resolution, each cut in two.
-
-    Attributes:
-        trained: what is trained on.
-        held_out: what follows it, of the same clips in the same order.
-    """
-
-    trained: list[Clip]
-    held_out: list[Clip]
 
 
 def adaptation(student: str, settings: Sequence[str], flags: Mapping[str, Any], file: Path | None = None) -> Config:
@@ -89,34 +73,26 @@ def adaptation(student: str, settings: Sequence[str], flags: Mapping[str, Any], 
     return read_config(file, [*own, *settings], {**flags, "student": path})
 
 
-def split(clips: Sequence[Clip], frames: int) -> Footage:
-    """Hold out the last fifth of each clip.
-
-    Args:
-        clips: of low resolution.
-        frames: of a training sample.
+def held_out(clips: Sequence[Clip], config: Config) -> list[Clip]:
+    """What no training sees of each clip of low resolution.
 
     Raises:
         DataError: a clip is too short for a sample and two frames beside it.
     """
-    needed = next(count for count in itertools.count(2 * HELD_OUT) if count - count // HELD_OUT >= frames)
-    trained: list[Clip] = []
-    held_out: list[Clip] = []
+    rest = []
     for clip in clips:
-        length = clip.length
-        if length < needed:
+        trained, kept = parts(clip, config.data.unlabelled_share)
+        if trained.length < config.data.frames or kept is None or kept.length < 2:
             raise DataError(
-                f"{clip.name} has {length} frames, and an adaptation needs {needed}: {frames} for a sample and the "
-                "last fifth to judge by; give a longer clip or set data.frames lower."
+                f"{clip.name} has {clip.length} frames, too few for an adaptation: {config.data.frames} for a sample "
+                "and two at its end to judge by; give a longer clip or set data.frames lower."
             )
-        kept = length - length // HELD_OUT
-        trained.append(Excerpt(clip, 0, kept))
-        held_out.append(Excerpt(clip, kept, length))
-    return Footage(trained, held_out)
+        rest.append(kept)
+    return rest
 
 
-def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Prepared, Footage]:
-    """As `distill.recipe.prepare`, without what is held out of the footage.
+def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Prepared, list[Clip]]:
+    """As `distill.recipe.prepare`, and what is held out of the footage.
 
     Raises:
         InputError: a name, a file or the footage cannot be used.
@@ -125,24 +101,12 @@ def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Pr
         raise ConfigError("There is no footage to adapt to; set data.unlabelled.")
     if config.teacher is None:
         raise ConfigError("Footage without high resolution needs a teacher; set one with --teacher.")
-    footage = split(find_clips(Path(config.data.unlabelled)), config.data.frames)
-    prepared = prepare(config, run, command)
-    whole = prepared.trainer.unlabelled
-    assert whole is not None
-    prepared.trainer.unlabelled = CropSampler(
-        footage.trained,
-        frames=whole.frames,
-        crop=whole.crop,
-        scale=whole.scale,
-        degradation=None,
-        batch_size=whole.batch_size,
-        seed=whole.seed,
-    )
-    return prepared, footage
+    footage = held_out(find_clips(Path(config.data.unlabelled)), config)
+    return prepare(config, run, command), footage
 
 
 def run_adaptation(
-    prepared: Prepared, footage: Footage, command: str, resume: Path | None = None
+    prepared: Prepared, footage: list[Clip], command: str, resume: Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Train, and judge before and after; writes agreement.json beside the run's results.json.
 
@@ -166,7 +130,7 @@ def run_adaptation(
     networks: dict[str, VideoNetwork | None] = {"bicubic": None}
     networks["student before"], _ = open_network(prepared.config.student)
     networks["student after"], _ = open_network(str(trainer.run.student))
-    found = agreement(networks, trainer.teachers, footage.held_out, trainer.device)
+    found = agreement(networks, trainer.teachers, footage, trainer.device)
     against = {name: evaluation.to_json() for name, evaluation in found.items()}
     with replacing(trainer.run.path / "agreement.json") as temporary:
         temporary.write_text(json.dumps(against, indent=2) + "\n", encoding="utf-8")
@@ -276,4 +240,4 @@ def _taught(teachers: Sequence[Teacher], low: Tensor) -> Iterator[Tensor]:
 def _frames(network: VideoNetwork | None, low: Tensor, scale: int) -> Iterator[Tensor]:
     if network is None:
         return (bicubic_upsample(frame, scale) for frame in low)
-    return itertools.islice(network.stream(iter(low)), 0, None, network.time_scale)
+    return islice(network.stream(iter(low)), 0, None, network.time_scale)

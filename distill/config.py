@@ -40,6 +40,7 @@ class DataConfig:
         split: "train" or "test" where the layout has such lists.
         exclude: names of clips (as `path` yields them) that are left out; a name ending in / leaves out a folder.
         unlabelled: more footage, of low resolution as it is, that has no truth; teachers supervise it.
+        unlabelled_share: of each such clip, how much is trained on, from its start; the rest is kept to judge by.
         validation: footage to judge on; "samples" are the shipped held-out clips.
         validation_frames: of each validation clip at most this many, from its start; null is all.
         degradation: "bi", "bd" or "bd-centred".
@@ -54,6 +55,7 @@ class DataConfig:
     split: str | None = None
     exclude: tuple[str, ...] = ()
     unlabelled: str | None = None
+    unlabelled_share: float = 1.0
     validation: str = "samples"
     validation_frames: int | None = None
     degradation: Literal["bi", "bd", "bd-centred"] = "bi"
@@ -192,6 +194,8 @@ class Config:
         ]
         if self.training.seed >= 2**63:
             problems.append(f"training.seed is {self.training.seed}, expected less than 2 to the 63rd")
+        if not 0 < self.data.unlabelled_share <= 1:
+            problems.append(f"data.unlabelled_share is {self.data.unlabelled_share}, expected more than 0, 1 at most")
         if not self.optimiser.learning_rate > 0:
             problems.append(f"optimiser.learning_rate is {self.optimiser.learning_rate}, expected more than 0")
         if self.training.restore == "middle" and self.teacher is not None:

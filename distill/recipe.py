@@ -13,6 +13,7 @@ from distill import __version__, checkpoint, flow, registry
 from distill.checkpoint import Described
 from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
+from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork, WindowNetwork
 from distill.methods import TERMS, weights
@@ -75,7 +76,8 @@ def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
     unlabelled = None
     if config.data.unlabelled is not None:
         _check_unlabelled(config, teachers)
-        unlabelled = _sampler(config, student, find_clips(Path(config.data.unlabelled)), None)
+        footage = find_clips(Path(config.data.unlabelled))
+        unlabelled = _sampler(config, student, [parts(clip, config.data.unlabelled_share)[0] for clip in footage], None)
     validation = find_clips(sample_clips("held_out") if config.data.validation == _SAMPLES else config.data.validation)
     trainer = Trainer(config, student, described, teachers, sampler, unlabelled, validation, run, device)
     return Prepared(config, trainer, len(sampler.clips))

@@ -223,6 +223,8 @@ class Lesson(nn.Module):
         matched = {kind: self._matched(kind, restored, taught) for kind in self.kinds}
         seen = replace(seen, taught=taught.frames[:, :: self.every].float())
         for name, term in self.named_terms():
+            if seen.truth is None and term.needs_truth:
+                continue
             kind = self.term_kinds[name]
             if kind is not None:
                 seen = replace(seen, ours=matched[kind][0], theirs=matched[kind][1])

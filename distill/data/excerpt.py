@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 
 from distill.data.clips import Clip, Frame
 from distill.errors import DataError
 
-__all__ = ["Excerpt"]
+__all__ = ["Excerpt", "parts"]
 
 
 class Excerpt(Clip):
@@ -45,3 +46,14 @@ class Excerpt(Clip):
             raise DataError(f"Frame {start} of {self.name} was asked for; frames are counted from 0.")
         last = self.stop if stop is None else min(self.start + stop, self.stop)
         return self.clip.frames(min(self.start + start, self.stop), last)
+
+
+def parts(clip: Clip, share: float) -> tuple[Clip, Clip | None]:
+    """A clip cut in two: that share of its frames from the start, rounded up, and the rest, None where there is none.
+
+    Args:
+        clip: the whole.
+        share: more than 0, at most 1.
+    """
+    kept = ceil(round(clip.length * share, 6))
+    return Excerpt(clip, 0, kept), Excerpt(clip, kept, clip.length) if kept < clip.length else None

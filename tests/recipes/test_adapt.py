@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from distill.adapt import adaptation, prepare_adaptation, split
+from distill.adapt import adaptation, held_out, prepare_adaptation
 from distill.checkpoint import Described, read, save
+from distill.config import Config, DataConfig
 from distill.data import find_clips
-from distill.data.excerpt import Excerpt
+from distill.data.excerpt import Excerpt, parts
 from distill.errors import DataError
 from distill.run_folder import RunFolder
 from students.fastdvdnet import FastDVDnet
@@ -125,8 +126,8 @@ def test_what_is_held_out_is_never_drawn(student, clip, tmp_path):
     sampler = prepared.trainer.unlabelled
     seen = {round(float(level) * 51) for step in range(40) for level in sampler.batch(step).lr[0, :, 0, 0, 0]}
     assert seen == set(range(10))
-    (held_out,) = found.held_out
-    assert [int(frame[0, 0, 0]) // 5 for frame in held_out.frames()] == [10, 11]
+    (rest,) = found
+    assert [int(frame[0, 0, 0]) // 5 for frame in rest.frames()] == [10, 11]
     assert not (tmp_path / "run").exists()
 
 
@@ -146,21 +147,22 @@ def test_an_excerpt_is_a_clip(clip):
 
 @pytest.mark.parametrize(("length", "frames", "trained"), [(10, 7, 8), (47, 7, 38), (10, 3, 8), (19, 15, 16)])
 def test_every_clip_is_cut_after_four_fifths(tmp_path, length, frames, trained):
-    clips = find_clips(footage(tmp_path / "a.mkv", length, 16, 16))
-    found = split(clips, frames)
-    assert [clip.length for clip in found.trained] == [trained]
-    assert [clip.length for clip in found.held_out] == [length - trained]
+    (clip,) = find_clips(footage(tmp_path / "a.mkv", length, 16, 16))
+    config = Config(data=DataConfig(frames=frames, unlabelled_share=0.8))
+    assert [rest.length for rest in held_out([clip], config)] == [length - trained]
+    assert parts(clip, 0.8)[0].length == trained
+    assert parts(clip, 1.0)[1] is None
 
 
 def test_wrong_input_is_one_sentence(command, student, clip, tmp_path):
-    short, small = footage(tmp_path / "short.mkv", 9), footage(tmp_path / "small.mkv", 12, 14, 40)
+    short, small = footage(tmp_path / "short.mkv", 5), footage(tmp_path / "small.mkv", 12, 14, 40)
     teacher = tmp_path / "teacher.safetensors"
     (tmp_path / "text.safetensors").write_text("no weights")
     other = tmp_path / "bd.safetensors"
     save(other, FastDVDnet(**KEYWORDS), Described("fastdvdnet", KEYWORDS, "bd"))
-    untaught = ["--set", "distillation.method=none", "--set", "distillation.weights.output=0"]
+    untaught = ["--set", "distillation.method=none", "--set", "distillation.weights={output: 0, consistency: 0}"]
     cases = [
-        ([student, short], "short has 9 frames, and an adaptation needs 10"),
+        ([student, short], "short has 5 frames, too few"),
         ([student, small], "smaller than the crop: 40x14 against 24x24"),
         ([student, tmp_path / "none.mp4"], "none.mp4"),
         ([tmp_path / "text.safetensors", clip], "cannot be read"),
