@@ -15,7 +15,7 @@ from distill.errors import InputError
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
     from distill.checkpoint import Described
-    from distill.interfaces import VideoNetwork, WindowNetwork
+    from distill.interfaces import VideoNetwork, SlidingNetwork
 
 __all__ = ["is_exported", "opened", "progress", "show", "size", "window_network"]
 
@@ -49,17 +49,17 @@ def _opened_file(path: Path) -> tuple[VideoNetwork, Described]:
     return exported, Described(facts["network"], keywords, known, json.loads(facts["provenance"]))
 
 
-def window_network(name: str) -> tuple[WindowNetwork, Described]:
+def window_network(name: str) -> tuple[SlidingNetwork, Described]:
     """A network that can be exported, by its name, its weights or its run folder.
 
     Raises:
         InputError: it restores clips as a whole.
     """
-    from distill.interfaces import WindowNetwork
+    from distill.interfaces import SlidingNetwork
     from distill.recipe import open_network
 
     network, described = open_network(name)
-    if not isinstance(network, WindowNetwork):
+    if not isinstance(network, SlidingNetwork):
         raise InputError(f"{name} is not a network of fixed windows, which alone can be exported and profiled so far.")
     return network, described
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill import registry
-from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
+from distill.interfaces import ClipNetwork, SlidingNetwork, VideoNetwork
 
 __all__ = ["HEIGHT", "WIDTH", "cost_table", "costs", "multiply_accumulates"]
 
@@ -22,6 +22,9 @@ WIDTH, HEIGHT = 180, 120
 
 def multiply_accumulates(network: VideoNetwork) -> int:
     """Of one restored frame, or of a clip of `usual_frames` where a network restores clips as a whole.
+
+    Of a student that doubles the frame rate, of one run of its windowed form: two windows and two restored frames. Its
+    step costs about half of that.
 
     The frames have 180x120 low-resolution pixels. As in the field's tables, what has no weights is not counted: the
     base image (an interpolation) and conversions of colour; nor is optical flow estimated outside of the network.
@@ -76,7 +79,7 @@ def _row(entry: registry.Entry) -> dict[str, Any]:
             for name, part in network.named_children()
             if _parameters(part)
         },
-        "window": network.window if isinstance(network, WindowNetwork) else None,
+        "window": network.window if isinstance(network, SlidingNetwork) else None,
         "frames_in": _frames(network),
         "frames_out": _frames_out(network),
         "scale": network.scale,
@@ -127,18 +130,20 @@ class _AsListed(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, clip: Tensor) -> Upsampled:
-        return self.network.reconstruct(clip) if isinstance(self.network, WindowNetwork) else self.network(clip)
+    def forward(self, clip: Tensor) -> Any:
+        return self.network.run(clip) if isinstance(self.network, SlidingNetwork) else self.network(clip)
 
 
 def _frames(network: VideoNetwork) -> int:
-    if isinstance(network, WindowNetwork):
-        return network.window
+    if isinstance(network, SlidingNetwork):
+        return network.taken
     return network.usual_frames if isinstance(network, ClipNetwork) else 1
 
 
 def _frames_out(network: VideoNetwork) -> int:
-    return 1 if isinstance(network, WindowNetwork) else network.time_scale * (_frames(network) - 1) + 1
+    if isinstance(network, SlidingNetwork):
+        return network.time_scale
+    return network.time_scale * (_frames(network) - 1) + 1
 
 
 def _parameters(module: nn.Module) -> int:

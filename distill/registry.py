@@ -19,7 +19,8 @@ from torch import Tensor
 import students
 import teachers
 from distill.errors import CheckpointError, ConfigError
-from distill.interfaces import Published, VideoNetwork
+from distill.interfaces import Published, VideoNetwork, WindowNetwork
+from students.space_time import SpaceTime
 
 __all__ = ["PLUG_IN_GROUPS", "Entry", "Role", "did_you_mean", "entries", "find", "names", "recognise"]
 
@@ -58,10 +59,17 @@ class Entry:
     def build(self, **keywords: Any) -> VideoNetwork:
         """The network with fresh weights; `keywords` go before the entry's own.
 
+        With `time_scale=2` a student of windows becomes one that doubles the frame rate, see `students.space_time`.
+
         Raises:
             ConfigError: the class does not take these keywords or refuses their values.
         """
         taken = inspect.signature(self.network).parameters
+        time_scale = 1 if "time_scale" in taken else keywords.pop("time_scale", 1)
+        network = self._built(keywords, taken)
+        return network if time_scale == 1 else self._doubled(network, time_scale)
+
+    def _built(self, keywords: Mapping[str, Any], taken: Mapping[str, inspect.Parameter]) -> VideoNetwork:
         open_ended = any(each.kind is each.VAR_KEYWORD for each in taken.values())
         if not open_ended and (unknown := [name for name in keywords if name not in taken]):
             hint = did_you_mean(unknown[0], taken)
@@ -70,6 +78,20 @@ class Entry:
             return self.network(**{**self.keywords, **keywords})
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
             raise ConfigError(f"{self.name} cannot be built: {error}.") from error
+
+    def _doubled(self, network: VideoNetwork, time_scale: Any) -> SpaceTime:
+        if time_scale != 2:
+            raise ConfigError(
+                f"time_scale is {time_scale!r}; a network keeps the frame rate with 1 or doubles it with 2."
+            )
+        if self.role == "teacher":
+            raise ConfigError(f"{self.name} is a teacher, and time_scale=2 is for students; leave time_scale out.")
+        if not isinstance(network, WindowNetwork) or network.scale == 1:
+            why = "keeps the size of its frames" if network.scale == 1 else "sees no window of frames"
+            raise ConfigError(
+                f"{self.name} {why}, and time_scale=2 is for students that upscale frames in windows; take another one."
+            )
+        return SpaceTime(network)
 
 
 def entries() -> list[Entry]:

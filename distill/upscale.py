@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from operator import itemgetter
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from distill.data import FrameFolder, shots
 from distill.data.decoded import UNSPECIFIED, UprightRgb, quarter_turns
-from distill.errors import ConfigError, DataError
+from distill.errors import DataError
 from distill.interfaces import VideoNetwork
 from distill.metrics import to_8_bit
 
@@ -54,7 +54,8 @@ class UpscaleResult:
     Attributes:
         frames: how many.
         size: their height and width in pixels.
-        frame_rate: frames per second on average, as the source has it; 25 for a folder of frames.
+        frame_rate: frames per second on average: the source's, 25 for a folder of frames, or twice that where the
+            network doubles it.
         audio: whether the target has the source's sound.
         seconds: how long it took.
     """
@@ -77,39 +78,39 @@ def upscale(
     """Upscale a video or a folder of frames, a few frames in memory at a time.
 
     Shots are restored apart: at a hard cut the network starts anew. Every frame keeps its time stamp, also at a
-    variable frame rate, and the main sound track is copied bit by bit. Frames noted as turned are written upright. A
-    video is encoded as H.264 (CRF 16, 4:2:0, 8 bit) with the BT.709 matrix in limited range, so tagged, whatever the
-    source's; its primaries and transfer function stay. Subtitles and further sound tracks are left out. What is
-    written appears at `target` only when it is complete.
+    variable frame rate, and the main sound track is copied bit by bit. A network that doubles the frame rate puts a
+    frame half-way between two, in time too. Nothing is made up across a cut or after the end: there the last frame of
+    the shot stands once more in its place, half-way to the next shot, or half a frame after the last one. So twice as
+    many frames come out as go in, and the rate and the duration stay even.
+
+    Frames noted as turned are written upright. A video is encoded as H.264 (CRF 16, 4:2:0, 8 bit) with the BT.709
+    matrix in limited range, so tagged, whatever the source's; its primaries and transfer function stay. Subtitles and
+    further sound tracks are left out. What is written appears at `target` only when it is complete.
 
     Args:
         network: what upscales; it is moved to `device` and left in evaluation mode.
         source: a video, or a folder of frames, which count as 25 per second.
         target: a video to write or replace (.mp4, .mkv or .mov); or, without suffix, a new or empty folder that gets
-            PNG frames 000001.png, 000002.png, ..., without sound.
+            PNG frames 000001.png, 000002.png, ..., without sound; a folder that becomes a folder of twice as many
+            frames is one of 50 per second.
         device: where the network runs.
         progress: called with 1 after every frame written.
 
     Raises:
-        ConfigError: the network changes the frame rate.
         DataError: the source cannot be read, the target cannot be written or does not take the source's sound, both
             are the same, or the frames are too large for the device's memory.
     """
     started = time.perf_counter()
-    if network.time_scale != 1:
-        raise ConfigError(
-            f"The network multiplies the frame rate by {network.time_scale}, which upscaling does not support yet; "
-            "give one that keeps it."
-        )
     _check_paths(source, target)
     network.to(device).eval()
     count, size = 0, (0, 0)
     try:
         with ExitStack() as stack:
             footage = stack.enter_context(_footage(source))
+            made = footage.quickened(network.time_scale)
             partial = stack.enter_context(_renamed_when_complete(target))
             folder = _is_folder(target)
-            writer = _FolderWriter(partial) if folder else stack.enter_context(_video_writer(partial, footage))
+            writer = _FolderWriter(partial) if folder else stack.enter_context(_video_writer(partial, made))
             stack.enter_context(torch.inference_mode())
             for pixels, stamp in _upscaled(network, footage, device):
                 writer.write(pixels, stamp)
@@ -124,7 +125,7 @@ def upscale(
         ) from error
     except (FFmpegError, OSError) as error:
         raise DataError(f"{target} cannot be written ({_reason(error)}); make room or give another place.") from error
-    return UpscaleResult(count, size, footage.rate, writer.audio, time.perf_counter() - started)
+    return UpscaleResult(count, size, made.rate, writer.audio, time.perf_counter() - started)
 
 
 def _check_paths(source: Path, target: Path) -> None:
@@ -160,7 +161,13 @@ def _renamed_when_complete(target: Path) -> Iterator[Path]:
 
 
 def _upscaled(network: VideoNetwork, footage: _Footage, device: torch.device | str) -> Iterator[tuple[_Pixels, int]]:
-    """Larger frames with the time stamps of those they were made from."""
+    """Larger frames with their time stamps, in units of the target's time base."""
+    restored = _restored(network, footage, device)
+    return restored if network.time_scale == 1 else _doubled(restored, footage)
+
+
+def _restored(network: VideoNetwork, footage: _Footage, device: torch.device | str) -> Iterator[tuple[_Pixels, int]]:
+    """Larger frames with the time stamps of those they were made from, or come after; as many for each given one."""
     stamps: deque[int] = deque()
 
     def low_resolution(shot: Iterator[tuple[_Pixels, int]]) -> Iterator[Tensor]:
@@ -170,8 +177,28 @@ def _upscaled(network: VideoNetwork, footage: _Footage, device: torch.device | s
 
     # a window that spans a cut would mix two pictures
     for shot in shots(footage.frames, itemgetter(0)):
-        for restored in network.stream(low_resolution(shot)):
-            yield to_8_bit(restored).permute(1, 2, 0).contiguous().cpu().numpy(), stamps.popleft()
+        larger: tuple[_Pixels, int] | None = None
+        for place, frame in enumerate(network.stream(low_resolution(shot))):
+            stamp = stamps.popleft() if larger is None or place % network.time_scale == 0 else larger[1]
+            larger = to_8_bit(frame).permute(1, 2, 0).contiguous().cpu().numpy(), stamp
+            yield larger
+        if larger is not None and network.time_scale == 2:
+            yield larger
+
+
+def _doubled(frames: Iterator[tuple[_Pixels, int]], footage: _Footage) -> Iterator[tuple[_Pixels, int]]:
+    """Frames, every other one given, with time stamps of half the unit: what is not given lies half-way."""
+    step = max(1, round(1 / (footage.rate * footage.time_base)))
+    held: tuple[_Pixels, int] | None = None
+    for given, between in zip(frames, frames, strict=True):
+        pixels, stamp = given
+        if held is not None:
+            step = stamp - held[1]
+            yield held[0], held[1] + stamp
+        yield pixels, 2 * stamp
+        held = between
+    if held is not None:
+        yield held[0], 2 * held[1] + step  # players show the last frame as long as the one before it
 
 
 # --- reading ---
@@ -188,6 +215,10 @@ class _Footage:
     primaries: int = _BT709
     transfer: int = _BT709
     video: Path | None = None
+
+    def quickened(self, times: int) -> _Footage:
+        """With so many times the frames."""
+        return replace(self, rate=self.rate * times, time_base=self.time_base / times)
 
 
 @contextmanager

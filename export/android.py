@@ -90,6 +90,7 @@ class PhoneRun:
             mode=facts.get("mode"),
             size=None if first is None else (first[-2], first[-1]),
             scale=int(facts["scale"]) if "scale" in facts else None,
+            time_scale=int(facts.get("time_scale", 1)),
             threads=self.threads,
             where="phone",
             device=self.phone.description,

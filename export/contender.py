@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill import registry
 from distill.errors import CheckFailed, ConfigError, InputError
-from distill.interfaces import WindowNetwork
+from distill.interfaces import SlidingNetwork
 from export import runtime
 from export.artifact import bytes_of, sha256_of
 from export.exported import ExportedNetwork
@@ -60,7 +60,7 @@ class NetworkEntry:
         fidelity: how good its pictures are, where that is known.
     """
 
-    network: WindowNetwork
+    network: SlidingNetwork
     name: str
     streaming: bool = False
     compiled: bool = False
@@ -114,7 +114,7 @@ class _File(Opened):
     def __init__(self, entry: FileEntry) -> None:
         self._path = entry.path
         self._kind = format_of(entry.path)
-        self._network: WindowNetwork | None = None
+        self._network: SlidingNetwork | None = None
         row = Row(entry.path.name, self._kind.name, fidelity=entry.fidelity)
         if entry.path.exists() and find_spec(self._kind.runtime) is None:
             wanted = f"distill-vsr[{self._kind.extra}]" if self._kind.extra else self._kind.runtime
@@ -127,6 +127,7 @@ class _File(Opened):
         self.precision = facts["precision"]
         self._network = _rebuilt(facts)
         row = replace(row, precision=self.precision, mode=facts["mode"], scale=exported.scale)
+        row = replace(row, time_scale=exported.time_scale)
         if self._kind.name == "coreml" and sys.platform != "darwin":
             reason = "Core ML runs on Apple's systems only: measure this file on a Mac or an iPhone."
             row = replace(row, absent=CONVERTED, reason=reason)
@@ -190,6 +191,7 @@ class _Network(Opened):
             mode="streaming" if entry.streaming else "windowed",
             size=size,
             scale=entry.network.scale,
+            time_scale=entry.network.time_scale,
             threads=threads,
             unit_asked="cpu",
             unit_got="cpu",
@@ -228,7 +230,7 @@ class _Steps:
                 torch.rand(tensor.shape, generator=draw) if name.partition("_")[0] == "frame" else tensor.clone()
                 for name, tensor in graph.inputs.items()
             ]
-        self._threads = threads
+        self._threads, self._pictures = threads, len(graph.pictures)
 
     def __call__(self) -> float:
         torch.set_num_threads(self._threads)
@@ -239,11 +241,11 @@ class _Steps:
         return seconds
 
     def _step(self) -> None:
-        _restored, *memories = self._module(*self._tensors)
+        memories = self._module(*self._tensors)[self._pictures :]
         self._tensors[len(self._tensors) - len(memories) :] = memories
 
 
-def _graph(network: WindowNetwork, size: tuple[int, int], *, streaming: bool) -> Graph:
+def _graph(network: SlidingNetwork, size: tuple[int, int], *, streaming: bool) -> Graph:
     return (streaming_graph if streaming else windowed_graph)(network, size)
 
 
@@ -260,13 +262,13 @@ def _macs(graph: Graph) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _rebuilt(facts: Mapping[str, str]) -> WindowNetwork | None:
+def _rebuilt(facts: Mapping[str, str]) -> SlidingNetwork | None:
     """The network that a file was made of, with other weights; None for one that is not known here."""
     try:
         network = registry.find(facts["network"], typed=False).build(**json.loads(facts["keywords"]))
     except (ConfigError, KeyError, ValueError):
         return None
-    return network if isinstance(network, WindowNetwork) else None
+    return network if isinstance(network, SlidingNetwork) else None
 
 
 def _with_file(row: Row, path: Path) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from distill.errors import InputError
 from distill.interfaces import Memory, Upsampled, VideoNetwork, repeat_edges
 from distill.layers import crop_to, pad_to_multiple
 from export.formats import Format, format_of
+from export.graph import PICTURES
 from export.program import Array
 
 __all__ = ["ExportedNetwork", "open_exported"]
@@ -38,6 +40,7 @@ class ExportedNetwork(VideoNetwork):
 
     Attributes:
         program: the file, loaded.
+        time_scale: 2 where it doubles the frame rate.
         window: frames that one restored frame depends on.
         streaming: whether the file takes one frame at a time and remembers.
         sizes: (height, width) that the file takes; empty where it takes any.
@@ -60,6 +63,7 @@ class ExportedNetwork(VideoNetwork):
             int(facts["window"]),
             facts["mode"] == "streaming",
         )
+        self.time_scale = int(facts.get("time_scale", 1))
         self.sizes = [tuple(map(int, size.split("x"))) for size in facts.get("sizes", "").split()]
         self._multiple = int(facts.get("size_multiple", 1))
         outside = facts["memories_inside"] == "no"
@@ -77,29 +81,33 @@ class ExportedNetwork(VideoNetwork):
         """What each run takes for these frames, in order; a streaming file is run for it, a windowed one is not."""
         return (inputs for inputs, *_ in (self._steps(frames) if self.streaming else self._windows(frames)))
 
-    def restore_window(self, window: Tensor) -> Tensor:
-        """One run of a windowed file: (window, 3, h, w) -> the restored middle frame (3, scale*h, scale*w)."""
-        inputs = {f"frame_{place}": self._fitted(frame) for place, frame in enumerate(window)}
-        return self._cropped(self.program.run(inputs)["restored"], window[self.window // 2])
+    def run(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """One run of a windowed file, see `SlidingNetwork.run`: (taken, 3, h, w) -> each (3, scale*h, scale*w)."""
+        inputs = {f"frame_{place}": self._fitted(frame) for place, frame in enumerate(frames)}
+        return self._pictures(self.program.run(inputs), frames[0])
 
     def _windows(self, frames: Iterable[Tensor]) -> Iterator[tuple[dict[str, Array], Tensor]]:
-        """The inputs of each run, and the middle frame."""
-        ring: deque[tuple[Tensor, Array]] = deque(maxlen=self.window)
-        for frame in repeat_edges(frames, self.window // 2):
-            ring.append((frame, self._fitted(frame)))
-            if len(ring) == self.window:
-                yield {f"frame_{place}": array for place, (_, array) in enumerate(ring)}, ring[self.window // 2][0]
+        """The inputs of each run, and one of the frames."""
+        taken = self.window + self.time_scale - 1
+        ring: deque[Array] = deque(maxlen=taken)
+        for frame in repeat_edges(frames, self.window // 2, self.time_scale - 1):
+            ring.append(self._fitted(frame))
+            if len(ring) == taken:
+                yield {f"frame_{place}": array for place, array in enumerate(ring)}, frame
 
     def _stream_windows(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        for inputs, frame in self._windows(frames):
-            yield self._cropped(self.program.run(inputs)["restored"], frame)
+        pictures = (self._pictures(self.program.run(inputs), frame) for inputs, frame in self._windows(frames))
+        return self._in_order(pictures)
 
     def _stream_frame_by_frame(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        for place, (_, restored, frame) in enumerate(self._steps(frames)):
-            if place >= 2 * (self.window // 2):
-                yield self._cropped(restored, frame)
+        known = islice(self._steps(frames), 2 * (self.window // 2), None)
+        return self._in_order(self._pictures(outputs, frame) for _, outputs, frame in known)
 
-    def _steps(self, frames: Iterable[Tensor]) -> Iterator[tuple[dict[str, Array], Array, Tensor]]:
+    def _in_order(self, pictures: Iterable[tuple[Tensor, ...]]) -> Iterator[Tensor]:
+        """Those of run after run, without what the first one puts before the first frame."""
+        return islice(chain.from_iterable(pictures), self.time_scale - 1, None)
+
+    def _steps(self, frames: Iterable[Tensor]) -> Iterator[tuple[dict[str, Array], Mapping[str, Array], Tensor]]:
         memories: dict[str, Array] | None = None
         self.program.forget()
         for frame in repeat_edges(frames, self.window // 2):
@@ -110,7 +118,7 @@ class ExportedNetwork(VideoNetwork):
             inputs = {"frame": array, **memories}
             outputs = self.program.run(inputs)
             memories = {each.name: outputs[f"next_{each.name}"] for each in self._memories}
-            yield inputs, outputs["restored"], frame
+            yield inputs, outputs, frame
 
     def _fitted(self, frame: Tensor) -> Array:
         """(3, h, w) as the file takes it, (1, 3, H, W): padded by repeating the last row and column where it must be.
@@ -127,6 +135,8 @@ class ExportedNetwork(VideoNetwork):
             )
         return pad_to_multiple(frame.detach().cpu().float().unsqueeze(0), self._multiple).contiguous().numpy()
 
-    def _cropped(self, restored: Array, frame: Tensor) -> Tensor:
+    def _pictures(self, outputs: Mapping[str, Array], frame: Tensor) -> tuple[Tensor, ...]:
+        """What a run gave, cropped to the size of a frame (3, h, w)."""
         height, width = (self.scale * side for side in frame.shape[-2:])
-        return crop_to(torch.from_numpy(np.asarray(restored, np.float32)), height, width)[0].to(frame.device)
+        arrays = (np.asarray(outputs[name], np.float32) for name in PICTURES[-self.time_scale :])
+        return tuple(crop_to(torch.from_numpy(array), height, width)[0].to(frame.device) for array in arrays)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import ConfigError, InputError
-from distill.interfaces import WindowNetwork
+from distill.interfaces import SlidingNetwork
 from distill.registry import did_you_mean
 from export.artifact import Artifact, bytes_of, sha256_of
 from export.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
@@ -47,7 +47,7 @@ class Order:
         images: Core ML frames are images instead of tensors.
     """
 
-    network: WindowNetwork
+    network: SlidingNetwork
     metadata: Mapping[str, str]
     precision: str = "fp32"
     streaming: bool = False
@@ -64,16 +64,17 @@ class Order:
     def facts(self) -> dict[str, str]:
         """What the file is to say of itself.
 
-        Besides `metadata`: `scale`, `window`, `mode` ("windowed" or "streaming"), `memories` (JSON, for each
-        [name, channels of one entry, entries, enlarged, multiple], see `distill.interfaces.Memory`), `memory_type`
-        ("float32" or "float16"), `memories_inside` ("yes" where the runtime keeps them itself), `frame_type`
-        ("float32", "float16" or "image"), `colour_range` ("RGB 0..1"), `layout` ("N C H W"), `precision`,
+        Besides `metadata`: `scale`, `time_scale`, `window`, `mode` ("windowed" or "streaming"), `memories` (JSON, for
+        each [name, channels of one entry, entries, enlarged, multiple], see `distill.interfaces.Memory`),
+        `memory_type` ("float32" or "float16"), `memories_inside` ("yes" where the runtime keeps them itself),
+        `frame_type` ("float32", "float16" or "image"), `colour_range` ("RGB 0..1"), `layout` ("N C H W"), `precision`,
         `distill_vsr_version`, `torch_version`; `size_multiple` where height and width are free, else `sizes` ("HxW",
         several divided by blanks).
         """
         memories = list(self.network.step().memories) if self.streaming else []
         facts = dict(self.metadata) | {
             "scale": str(self.network.scale),
+            "time_scale": str(self.network.time_scale),
             "window": str(self.network.window),
             "mode": "streaming" if self.streaming else "windowed",
             "memories": json.dumps(memories),

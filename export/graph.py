@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 
-from distill.interfaces import Memory, StreamStep, WindowNetwork
+from distill.interfaces import Memory, SlidingNetwork, Step
 from export.deploy import deployed
 
-__all__ = ["SIZE_MULTIPLE", "Graph", "halved", "streaming_graph", "traced", "windowed_graph"]
+__all__ = ["PICTURES", "SIZE_MULTIPLE", "Graph", "halved", "streaming_graph", "traced", "windowed_graph"]
 
 SIZE_MULTIPLE = 4
 """Networks pad to multiples of 4; in a graph of free size the caller does, so that no size is frozen into it."""
+
+PICTURES = ("between", "restored")
+"""The pictures that a graph gives, in order of time; a network that keeps the frame rate has the last alone."""
 
 _TRACED = (24, 40)  # two sides that differ, so that neither is taken for the other
 
@@ -29,6 +32,9 @@ class Graph:
     Windowed, it takes the frames of a window, oldest first, `frame_0` to `frame_N`, each (1, 3, h, w), RGB in [0, 1],
     and gives `restored`, (1, 3, scale*h, scale*w), not clamped: the middle one. Streaming, it takes `frame` and one
     tensor `NAME` for each memory of the network's step, and gives `restored` and each memory anew, as `next_NAME`.
+
+    Of a network that doubles the frame rate, both give `between` in front of `restored`, of the same shape: the frame
+    half-way between the restored one and the one before it; and the windowed one takes the frame before the window too.
 
     Attributes:
         module: in eval mode, in float32; positional tensors in and a tuple of tensors out, in the order of the names.
@@ -45,27 +51,36 @@ class Graph:
     memories: tuple[Memory, ...]
     free_size: bool
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Those outputs that are frames, some of `PICTURES`."""
+        return tuple(name for name in self.outputs if name in PICTURES)
 
-def windowed_graph(network: WindowNetwork, size: tuple[int, int] | None) -> Graph:
-    """One window of frames -> the restored middle one, of the deployed copy; `network` stays as it is.
+
+def windowed_graph(network: SlidingNetwork, size: tuple[int, int] | None) -> Graph:
+    """The frames of one run -> its pictures, of the deployed copy; `network` stays as it is.
 
     Args:
         network: on any device, in any mode.
         size: (height, width) of the low-resolution frames; None leaves both free.
     """
     height, width = size or _TRACED
-    frames = {f"frame_{place}": torch.zeros(1, 3, height, width) for place in range(network.window)}
-    return Graph(_Windowed(deployed(network).cpu()).eval(), frames, ("restored",), (), size is None)
+    frames = {f"frame_{place}": torch.zeros(1, 3, height, width) for place in range(network.taken)}
+    return Graph(_Windowed(deployed(network).cpu()).eval(), frames, _pictures(network), (), size is None)
 
 
-def streaming_graph(network: WindowNetwork, size: tuple[int, int] | None) -> Graph:
-    """A new frame and memories -> a restored frame and the next memories; otherwise as `windowed_graph`."""
+def streaming_graph(network: SlidingNetwork, size: tuple[int, int] | None) -> Graph:
+    """A new frame and memories -> pictures and the next memories; otherwise as `windowed_graph`."""
     height, width = size or _TRACED
     step = deployed(network).cpu().step().eval()
     memories = {memory.name: torch.zeros(memory.shape(height, width)) for memory in step.memories}
-    outputs = ("restored", *(f"next_{name}" for name in memories))
+    outputs = (*_pictures(network), *(f"next_{name}" for name in memories))
     inputs = {"frame": torch.zeros(1, 3, height, width), **memories}
     return Graph(_Streaming(step).eval(), inputs, outputs, step.memories, size is None)
+
+
+def _pictures(network: SlidingNetwork) -> tuple[str, ...]:
+    return PICTURES[-network.time_scale :]
 
 
 def traced(graph: Graph) -> ExportedProgram:
@@ -91,36 +106,36 @@ def halved(graph: Graph) -> Graph:
     """The same in half precision, memories too, but for the frames at both ends, which stay float32."""
     remembered = {memory.name for memory in graph.memories}
     inputs = {name: tensor.half() if name in remembered else tensor for name, tensor in graph.inputs.items()}
-    return replace(graph, module=_Half(graph.module.half()).eval(), inputs=inputs)
+    return replace(graph, module=_Half(graph.module.half(), len(graph.pictures)).eval(), inputs=inputs)
 
 
 class _Half(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, pictures: int) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.pictures = module, pictures
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        restored, *memories = self.module(*(tensor.half() for tensor in tensors))
-        return (restored.float(), *memories)
+        results = self.module(*(tensor.half() for tensor in tensors))
+        return tuple(result.float() if place < self.pictures else result for place, result in enumerate(results))
 
 
 class _Windowed(nn.Module):
-    def __init__(self, network: WindowNetwork) -> None:
+    def __init__(self, network: SlidingNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *frames: Tensor) -> tuple[Tensor]:
-        return (self.network.reconstruct(torch.stack(frames, 1)).frames,)
+    def forward(self, *frames: Tensor) -> tuple[Tensor, ...]:
+        return self.network.run(torch.stack(frames, 1))
 
 
 class _Streaming(nn.Module):
-    def __init__(self, step: StreamStep) -> None:
+    def __init__(self, step: Step) -> None:
         super().__init__()
         self.step = step
 
     def forward(self, *frame_and_memories: Tensor) -> tuple[Tensor, ...]:
-        restored_and_memories: tuple[Tensor, ...] = self.step(*frame_and_memories)
-        return restored_and_memories
+        pictures_and_memories: tuple[Tensor, ...] = self.step(*frame_and_memories)
+        return pictures_and_memories
 
 
 def _unstack(module: GraphModule) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from export.graph import PICTURES
+
 __all__ = ["picture_operators"]
 
 _COLOURS = 3
@@ -59,7 +61,7 @@ class _Walk:
         self.makers = {int(tensor): place for place, op in enumerate(graph.operators) for tensor in op.outputs}
         self.given = {int(tensor) for tensor in graph.inputs}
         self.frames = {each.tensorIndex for each in signature.inputs if each.name.startswith(b"frame")}
-        self.restored = next(each.tensorIndex for each in signature.outputs if each.name == b"restored")
+        self.restored = [each.tensorIndex for each in signature.outputs if each.name.decode() in PICTURES]
 
     def forth(self) -> set[int]:
         pictures, kept = set(self.frames), set()
@@ -72,7 +74,7 @@ class _Walk:
 
     def back(self) -> set[int]:
         kept: set[int] = set()
-        waiting = [self.restored]
+        waiting = list(self.restored)
         while waiting:
             place = self.makers.get(waiting.pop())
             if place is None or place in kept:

@@ -6,13 +6,14 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.errors import CheckFailed
-from distill.interfaces import WindowNetwork, windows
+from distill.interfaces import SlidingNetwork, windows
 from distill.layers import BicubicUpsample, crop_to
 from export.exported import ExportedNetwork
 
@@ -66,14 +67,14 @@ def floor_of(exported: ExportedNetwork, floors: Mapping[str, float] = FLOORS) ->
 
 
 def parity(
-    network: WindowNetwork, exported: ExportedNetwork, clips: Iterable[Tensor], *, floor: float | None = None
+    network: SlidingNetwork, exported: ExportedNetwork, clips: Iterable[Tensor], *, floor: float | None = None
 ) -> Parity:
     """Compare a file with its network on real frames.
 
     Every frame of each clip is restored by a streaming file, the middle one by a windowed file, and by the network from
-    the window of frames around it. The first clip is also compared with every other frame mirrored, since in a still
-    scene it would not matter which neighbour is which; and, where the file leaves the size free, cropped to odd sides,
-    so that padding is compared too.
+    the window of frames around it; where the frame rate is doubled, so are the frames half-way before them. The first
+    clip is also compared with every other frame mirrored, since in a still scene it would not matter which neighbour is
+    which; and, where the file leaves the size free, cropped to odd sides, so that padding is compared too.
 
     Args:
         network: what was exported, on any device, in any mode; it is not changed.
@@ -130,16 +131,28 @@ def _variants(clips: Iterable[Tensor], *, free: bool) -> Iterator[Tensor]:
             yield crop_to(clip, height * 2 // 3 | 1, width // 2 | 1)  # odd, so it must be padded
 
 
-def _pairs(network: WindowNetwork, exported: ExportedNetwork, clip: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _pairs(network: SlidingNetwork, exported: ExportedNetwork, clip: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Frames (3, H, W) by the network and by the file, and the low-resolution one."""
-    middle = clip.shape[0] // 2
-    wanted = windows(clip[None], network.window)[0]
+    middle, before = clip.shape[0] // 2, network.time_scale - 1
+    wanted = windows(clip[None], network.window, before)[0]
+    restored: Iterable[Tensor]
+    expected: Iterable[tuple[Tensor, Tensor]]
     if exported.streaming:
-        restored: Iterable[Tensor] = exported.stream(clip)
+        restored = exported.stream(clip)
+        expected = islice(_expected(network, wanted), before, None)  # nothing is half-way before the first frame
     else:
         # what comes of repeated edges is no matter of the file, and one run is enough of a proof
-        wanted = wanted[middle : middle + 1]
-        restored = map(exported.restore_window, wanted)
+        restored = exported.run(wanted[middle])
+        expected = _expected(network, wanted[middle : middle + 1])
     with torch.inference_mode():
-        for window, theirs in zip(wanted, restored, strict=True):
-            yield network.reconstruct(window[None]).frames[0], theirs, window[network.window // 2]
+        for (ours, frame), theirs in zip(expected, restored, strict=True):
+            yield ours, theirs, frame
+
+
+def _expected(network: SlidingNetwork, runs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The network's pictures for run after run (N, taken, 3, h, w), each with a frame (3, h, w) to enlarge."""
+    for frames in runs:
+        last = frames[network.taken - 1 - network.window // 2]
+        low = [last] if network.time_scale == 1 else [(frames[network.window // 2] + last) / 2, last]
+        for picture, frame in zip(network.run(frames[None]), low, strict=True):
+            yield picture[0], frame

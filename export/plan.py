@@ -25,7 +25,8 @@ class Row:
     """The student in one mode and one precision.
 
     Attributes:
-        mode: "windowed" (a window of frames in) or "streaming" (one frame and memories in); of one restored frame.
+        mode: "windowed" (a window of frames in) or "streaming" (one frame and memories in); all is of one run: of
+            one restored frame, or of two where the student doubles the frame rate.
         precision: "fp32", "fp16" or "int8", of everything.
         macs: multiply-accumulates.
         weights_mb: all weights, MB (1e6 bytes).
@@ -80,7 +81,7 @@ class Plan:
         student: as given.
         name: of the network, as the registry knows it.
         size: (height, width) of the low-resolution frames.
-        budget_ms: for one restored frame.
+        budget_ms: for one run, see `Row`.
         device: the table.
         rows: a mode and a precision each.
         badly: the operators that the device runs badly, by mode.
@@ -209,7 +210,7 @@ def plan(student: str, size: tuple[int, int], budget_ms: float, device: str | Pa
     Args:
         student: the name of a network, a file of weights or a run folder.
         size: (height, width) of the low-resolution frames.
-        budget_ms: milliseconds for one restored frame.
+        budget_ms: milliseconds for one run, see `Row`.
         device: the name of a table that ships, or a file; see docs/planning.md.
 
     Raises:

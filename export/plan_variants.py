@@ -12,7 +12,7 @@ import yaml
 
 from distill import checkpoint, registry
 from distill.errors import InputError
-from distill.interfaces import VideoNetwork, WindowNetwork
+from distill.interfaces import SlidingNetwork, VideoNetwork
 from students.d3dnet import D3DNet
 from students.fastdvdnet import FastDVDnet
 from students.fastdvdnet_mobile import FastDVDnetMobile
@@ -49,14 +49,14 @@ class Named:
     entry: registry.Entry
     keywords: Mapping[str, Any]
 
-    def build(self, **keywords: Any) -> WindowNetwork:
+    def build(self, **keywords: Any) -> SlidingNetwork:
         """A fresh one, `keywords` going before its own.
 
         Raises:
             InputError: it is no network of fixed windows.
         """
         network = self.entry.build(**{**self.keywords, **keywords})
-        if not isinstance(network, WindowNetwork):
+        if not isinstance(network, SlidingNetwork):
             raise InputError(f"{self.entry.name} is not a network of fixed windows, which alone can be exported.")
         return network
 

@@ -52,7 +52,8 @@ class Row:
     """What is known of one network in one form on one number of threads of one machine; None is not known.
 
     One run restores one frame: windowed, from its window of frames; streaming, from one new frame and the memories
-    that the run before left.
+    that the run before left. Where `time_scale` is 2 it restores two, that frame and the one half-way before it, and
+    all figures of a run are of both.
 
     Attributes:
         entry: name of the file, or of the network.
@@ -90,6 +91,7 @@ class Row:
         peak_gflops: the most that as many threads of the machine reach, in 1e9 operations a second.
         peak_kind: "fp32" or "int8": what arithmetic that is.
         fidelity: how good the pictures are.
+        time_scale: how many frames a run restores: 2 where the frame rate is doubled.
     """
 
     entry: str
@@ -127,6 +129,7 @@ class Row:
     peak_gflops: float | None = None
     peak_kind: str | None = None
     fidelity: Fidelity | None = None
+    time_scale: int | None = None
 
     @property
     def duration_met(self) -> bool:
@@ -151,7 +154,7 @@ class Row:
 
     @property
     def real_time(self) -> dict[int, float | None]:
-        """Restored frames per second over those of the video, by the video's; 1 and more keeps up."""
+        """Runs per second over the frames per second of the video that comes in; 1 and more keeps up."""
         return {rate: None if self.fps is None else self.fps / rate for rate in VIDEO_RATES}
 
     @property

@@ -21,8 +21,8 @@ def table(rows: Sequence[Row]) -> str:
     """
     named = len({(row.form, row.entry) for row in rows}) > len({row.form for row in rows})
     parts = []
-    for size in dict.fromkeys((row.size, row.scale) for row in rows):
-        here = [row for row in rows if (row.size, row.scale) == size]
+    for size in dict.fromkeys((row.size, row.scale, row.time_scale) for row in rows):
+        here = [row for row in rows if (row.size, row.scale, row.time_scale) == size]
         parts += ["", _caption(here[0]), *_aligned(_HEAD, [_cost(row) for row in here], here, named=named)]
         if timed := [row for row in here if row.absent is None]:
             parts += ["", *_aligned(_WORK, [_work(row) for row in timed], timed, named=named)]
@@ -44,7 +44,8 @@ def _caption(row: Row) -> str:
         return "Size unknown"
     height, width = row.size
     larger = f" -> {width * row.scale}x{height * row.scale}" if row.scale else ""
-    return f"{width}x{height}{larger}, one restored frame a run"
+    doubled = "two restored frames a run, one of them half-way between two given ones; fps counts runs"
+    return f"{width}x{height}{larger}, {doubled if row.time_scale == 2 else 'one restored frame a run'}"
 
 
 def _first(row: Row) -> list[str]:

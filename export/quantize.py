@@ -24,6 +24,7 @@ from distill.errors import CheckFailed, ConfigError
 from export.exported import open_exported
 from export.footage import of_size
 from export.formats import Order
+from export.graph import PICTURES
 from export.onnx_layout import layer_of, without_transposed
 from export.onnx_program import load
 from export.program import Array, Program
@@ -179,7 +180,7 @@ class _Parts:
     def _ends(self) -> set[str]:
         """Nodes that work on the restored picture itself; a correction that is added to a base is not that."""
         ends = set()
-        pending = [("restored", False)]
+        pending = [(name, False) for name in PICTURES]
         while pending:
             name, is_correction = pending.pop()
             node = self._makers.get(name)
@@ -231,7 +232,8 @@ def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> _Range
         plain.write_bytes(model.SerializeToString())
         measuring.write_bytes(_measuring(model, tensors).SerializeToString())
         exported, program = open_exported(plain), load(measuring)
-        unsettled = exported.window - 1 if exported.streaming else 0  # runs until no memory is of zeros
+        # runs until no memory is of zeros
+        unsettled = exported.window + exported.time_scale - 2 if exported.streaming else 0
         for clip in clips:
             for inputs in islice(exported.inputs_of(clip), unsettled, None):
                 outputs = program.run(inputs)

@@ -129,16 +129,17 @@ def _times(rows: Sequence[Row]) -> Markup:
         here = [row for row in rows if size_name(row) == size and row.absent is None]
         bars = [_time_bar(row, _label(row, rows)) for row in sorted(here, key=lambda row: row.p50_ms or 0)]
         if bars:
-            plot = time_bars(bars, deadlines, f"Time of one restored frame, {size}")
+            plot = time_bars(bars, deadlines, f"Time of one run, {size}")
             parts.append(element("figure", element("figcaption", size), plot))
     if not parts:
         return Markup()
     told = (
+        "A run restores one frame, or two where it is so said. "
         "Bars end at the median; a line goes on to the 99th percentile, with a tick at the 90th; › is where something "
         "leaves the plot. Dashed: the time that video of 60, 30 and 24 frames per second leaves. "
         "Blue: files; grey: PyTorch; violet: phones; pale: too short to be valid."
     )
-    return joined(element("h2", "Time of one restored frame"), element("p", told, class_="soft"), *parts)
+    return joined(element("h2", "Time of one run"), element("p", told, class_="soft"), *parts)
 
 
 def _time_bar(row: Row, label: str) -> Bar:

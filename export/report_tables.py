@@ -68,11 +68,12 @@ _SCORE = _Column("score", "MAI 2025", lambda row: "-" if row.mai_2025_score is N
 
 
 def size_name(row: Row) -> str:
-    """Such as "180x120 → 720x480"."""
+    """Such as "180x120 → 720x480", and what a run restores where that is not one frame."""
     if row.size is None:
         return "size unknown"
     height, width = row.size
-    return f"{width}x{height}" + (f" → {width * row.scale}x{height * row.scale}" if row.scale else "")
+    larger = f" → {width * row.scale}x{height * row.scale}" if row.scale else ""
+    return f"{width}x{height}{larger}" + (", two restored frames a run" if row.time_scale == 2 else "")
 
 
 def row_table(profile: Profile) -> Markup:

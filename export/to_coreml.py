@@ -61,7 +61,7 @@ def ml_package(order: Order) -> Package:
         try:
             wrapped = _wrapped(graph, order.images)
             program = _plain(traced(wrapped))
-            model = _converted(program, list(wrapped.inputs), order)
+            model = _converted(program, wrapped, order)
         except Exception as error:  # whatever torch.export and coremltools raise
             hint = " (one --size instead of several may help)" if len(order.sizes) > 1 else ""
             name, reason = type(order.network).__name__, _reason(error, messages)
@@ -112,9 +112,9 @@ def _wrapped(graph: Graph, images: bool) -> Graph:
     remembered = {memory.name for memory in graph.memories}
     frames = {name: tensor for name, tensor in graph.inputs.items() if name not in remembered}
     if images:
-        graph = replace(graph, module=_Pixels(graph.module))
+        graph = replace(graph, module=_Pixels(graph.module, len(graph.pictures)))
     module = _Remembering(graph) if graph.memories else graph.module
-    return replace(graph, module=module.eval(), inputs=frames, outputs=("restored",), memories=())
+    return replace(graph, module=module.eval(), inputs=frames, outputs=graph.pictures, memories=())
 
 
 class _Remembering(nn.Module):
@@ -123,28 +123,29 @@ class _Remembering(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.module = graph.module
+        self.pictures = len(graph.pictures)
         self.names = [memory.name for memory in graph.memories]
         for name in self.names:
             self.register_buffer(name, graph.inputs[name].clone())
 
-    def forward(self, frame: Tensor) -> tuple[Tensor]:
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         memories = [self.get_buffer(name) for name in self.names]
-        restored, *following = self.module(frame, *memories)
-        for memory, new in zip(memories, following, strict=True):
+        results: tuple[Tensor, ...] = self.module(frame, *memories)
+        for memory, new in zip(memories, results[self.pictures :], strict=True):
             memory.copy_(new)
-        return (restored,)
+        return results[: self.pictures]
 
 
 class _Pixels(nn.Module):
     """Results of 0..255, as Core ML's images have them."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, pictures: int) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.pictures = module, pictures
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        restored, *memories = self.module(*tensors)
-        return (restored.clamp(0, 1) * 255, *memories)
+        results = self.module(*tensors)
+        return (*(each.clamp(0, 1) * 255 for each in results[: self.pictures]), *results[self.pictures :])
 
 
 _ATEN = torch.ops.aten
@@ -172,7 +173,7 @@ def _shape(node: Any) -> list[str]:
     return [str(side) for side in node.meta["val"].shape]
 
 
-def _converted(program: ExportedProgram, names: list[str], order: Order) -> Any:
+def _converted(program: ExportedProgram, graph: Graph, order: Order) -> Any:
     import coremltools
 
     half = order.precision != "fp32"
@@ -182,11 +183,11 @@ def _converted(program: ExportedProgram, names: list[str], order: Order) -> Any:
     shape = coremltools.EnumeratedShapes(shapes) if len(shapes) > 1 else shapes[0]
     if order.images:
         colours = coremltools.colorlayout.RGB
-        inputs = [coremltools.ImageType(name, shape, scale=1 / 255, color_layout=colours) for name in names]
-        outputs = [coremltools.ImageType("restored", color_layout=colours)]
+        inputs = [coremltools.ImageType(name, shape, scale=1 / 255, color_layout=colours) for name in graph.inputs]
+        outputs = [coremltools.ImageType(name, color_layout=colours) for name in graph.outputs]
     else:
-        inputs = [coremltools.TensorType(name, shape, kind) for name in names]
-        outputs = [coremltools.TensorType("restored", dtype=kind)]
+        inputs = [coremltools.TensorType(name, shape, kind) for name in graph.inputs]
+        outputs = [coremltools.TensorType(name, dtype=kind) for name in graph.outputs]
     pipeline = coremltools.PassPipeline()
     # this pass looks up an operation that it has itself removed where two states are written one after the other
     pipeline.remove_passes({"common::canonicalize_inplace_pattern"})
@@ -227,10 +228,11 @@ def _places_samples(operation: Any) -> bool:
 def _describe(spec: Any, order: Order, facts: dict[str, str]) -> None:
     """Put the facts into the file, and drop what coremltools says there: the day, among others."""
     description = spec.description
-    seen = "one frame after the other" if order.streaming else f"{order.network.window} frames"
+    seen = "one frame after the other" if order.streaming else f"{order.network.taken} frames"
+    made = "a restored frame" if order.network.time_scale == 1 else "a restored frame and the one half-way before it"
     description.metadata.Clear()
     description.metadata.shortDescription = (
-        f"Video super-resolution x{order.network.scale}: {seen} in, a restored frame out, written by distill-vsr"
+        f"Video super-resolution x{order.network.scale}: {seen} in, {made} out, written by distill-vsr"
     )
     description.metadata.userDefined.update(facts)
     unit = "RGB" if order.images else "RGB in 0..1, one frame, channels, height, width"

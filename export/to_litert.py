@@ -57,24 +57,24 @@ def _samples(order: Order, graph: Graph) -> Iterator[dict[str, Tensor]]:
         raise ConfigError("int8 needs real frames to measure ranges on, and none were given: give footage with --data.")
     for clip in order.clips:
         frames = of_size(clip, order.sizes[0]).float()
-        window = order.network.window
-        yield from _steps(graph, frames, window // 2) if order.streaming else _windows(frames, window)
+        window, before = order.network.window, order.network.time_scale - 1
+        yield from _steps(graph, frames, window // 2, before) if order.streaming else _windows(frames, window, before)
 
 
-def _windows(frames: Tensor, window: int) -> Iterator[dict[str, Tensor]]:
-    for each in windows(frames[None], window)[0]:
+def _windows(frames: Tensor, window: int, before: int) -> Iterator[dict[str, Tensor]]:
+    for each in windows(frames[None], window, before)[0]:
         yield {f"frame_{place}": frame[None] for place, frame in enumerate(each)}
 
 
-def _steps(graph: Graph, frames: Tensor, reach: int) -> Iterator[dict[str, Tensor]]:
+def _steps(graph: Graph, frames: Tensor, reach: int, before: int) -> Iterator[dict[str, Tensor]]:
     """Of a shot, without the runs before its first frame, whose memories still hold zeros."""
     memories = {memory.name: graph.inputs[memory.name] for memory in graph.memories}
     for place, frame in enumerate(repeat_edges(frames, reach)):
         inputs = {"frame": frame[None], **memories}
-        if place >= 2 * reach:
+        if place >= 2 * reach + before:
             yield inputs
         with torch.inference_mode():
-            _, *following = graph.module(*inputs.values())
+            following = graph.module(*inputs.values())[len(graph.pictures) :]
         memories = dict(zip(memories, following, strict=True))
 
 

@@ -120,7 +120,7 @@ def _name_sizes(model: ModelProto, graph: Graph, scale: int) -> None:
     Raises:
         CheckFailed: a size was fixed to the traced one, so that others would come out wrong.
     """
-    enlarged = {memory.name: memory.enlarged for memory in graph.memories} | {"restored": scale}
+    enlarged = {memory.name: memory.enlarged for memory in graph.memories} | dict.fromkeys(graph.pictures, scale)
     for value in (*model.graph.input, *model.graph.output):
         factor = enlarged.get(value.name.removeprefix("next_"), 1)
         prefix = "" if factor == 1 else f"{factor}*"

@@ -98,9 +98,9 @@ class _Step(StreamStep):
         triplet = pad_to_multiple(frames[:, 3:].unflatten(1, (3, 3)), 4)
         return frames, torch.cat((estimates, self.network._first_stage(triplet)), 1)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frames, estimates = known
-        return self.network._restore(estimates.unflatten(1, (5, 3))[:, ::2], frames[:, :3]).frames
+        return self.network._restore(estimates.unflatten(1, (5, 3))[:, ::2], frames[:, :3])
 
 
 class DenoisingBlock(nn.Module):

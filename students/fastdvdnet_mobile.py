@@ -102,9 +102,9 @@ class _Step(StreamStep):
                 result = self._fused(place, known[-1])
         return tuple(known)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frame = known[0][:, :3]
-        return self.network._cropped(self._fused(2, known[-1]), pad_to_multiple(frame, 4), frame).frames
+        return self.network._cropped(self._fused(2, known[-1]), pad_to_multiple(frame, 4), frame)
 
     def _fused(self, place: int, triplet: Tensor) -> Tensor:
         change: Tensor = self.stages[place](triplet)

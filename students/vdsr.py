@@ -100,9 +100,9 @@ class _Step(StreamStep):
         large = planes.upsample(planes.seen(pad_to_multiple(frame, 4).unsqueeze(1)).flatten(0, 1))
         return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frames, upsampled = known
-        return self.network.planes.finished(self.network.restore_planes(upsampled), frames[:, :3]).frames
+        return self.network.planes.finished(self.network.restore_planes(upsampled), frames[:, :3])
 
 
 def _recognise_vdsr(state: Mapping[str, Tensor]) -> Published | None:

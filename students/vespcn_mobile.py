@@ -87,7 +87,7 @@ class _Step(StreamStep):
         seen = self.network.head(pad_to_multiple(frame, 4))
         return torch.cat((frames, frame), 1), torch.cat((features, seen), 1)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frame, features = known[0][:, :3], known[1]
         first, centre, last = features.split(self.channels, 1)
-        return self.network._restore(first, centre, last, pad_to_multiple(frame, 4), frame).frames
+        return self.network._restore(first, centre, last, pad_to_multiple(frame, 4), frame)

@@ -76,6 +76,6 @@ class _Step(StreamStep):
         large = self.network.upsample(pad_to_multiple(frame, 4))
         return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1)
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frames, upsampled = known
-        return self.network._restore(upsampled.unflatten(1, (3, 3)), frames[:, :3]).frames
+        return self.network._restore(upsampled.unflatten(1, (3, 3)), frames[:, :3])

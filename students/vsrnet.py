@@ -183,10 +183,10 @@ class _Step(StreamStep):
         sums = torch.cat((sums + added[:, :complete], added[:, complete:]), 1)
         return torch.cat((frames, frame), 1), torch.cat((upsampled, large), 1), sums
 
-    def restore(self, *known: Tensor) -> Tensor:
+    def restore(self, *known: Tensor) -> Upsampled:
         frames, upsampled, sums = known
         network = self.network
         assert network.conv2.bias is not None
         second = sums[:, : self.width] + network.conv2.bias[:, None, None]
         restored = network._from_second_layer(second, upsampled[:, : network.planes.count])
-        return network.planes.finished(restored, frames[:, :3]).frames
+        return network.planes.finished(restored, frames[:, :3])

@@ -13,7 +13,7 @@ from teachers.edvr import EDVR
 from teachers.rbpn import RBPN
 from teachers.starnet import STARnet
 from teachers.stinet import STINet
-from teachers.stvun import STVUN
+from teachers.stvun import STVUN, SpaceTimeSTVUN
 
 __all__ = ["ALIASES", "FROM_EXTRAS", "NETWORKS", "shipped_weights"]
 
@@ -31,6 +31,8 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     "basicvsr-reds": (BasicVSR, {}),
     "stvun-s": (STVUN, {"channels": 14, "interpolates": False}),
     "stvun-l": (STVUN, {}),
+    "stvun-s-2x": (SpaceTimeSTVUN, {"channels": 14}),
+    "stvun-l-2x": (SpaceTimeSTVUN, {}),
     "rbpn-s": (RBPN, {"window": 3, "base_filter": 32, "channels": 16, "res_blocks": 1, "base": "bicubic"}),
     "rbpn-7f": (RBPN, {}),
     "rbpn-published": (RBPN, {"head": "published"}),

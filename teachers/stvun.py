@@ -9,18 +9,97 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.interfaces import Published, Upsampled, WindowNetwork, windows
+from distill.interfaces import ClipNetwork, Published, Upsampled, VideoNetwork, WindowNetwork, windows
 from distill.layers import crop_to, pad_to_multiple, warp
 from distill.tensor_names import demand
 from teachers.pwc import PWCNet
 from teachers.resampling import doubled, pools
 
-__all__ = ["STVUN"]
+__all__ = ["STVUN", "SpaceTimeSTVUN"]
 
 _LEVELS = 4
 
 
-class STVUN(WindowNetwork):
+class _Parts(VideoNetwork):
+    """The published network's parts, which both its forms are made of."""
+
+    hr_channels = None
+
+    def __init__(self, channels: int, window: int, scale: int, interpolates: bool) -> None:
+        super().__init__()
+        if window % 2 == 0 or window < 3:
+            raise ValueError(f"window is {window}, expected an odd number of at least 3")
+        self.window, self.scale, self.lr_channels = window, scale, channels
+        self.encoder = Encoder(channels)
+        self.efst = EarlyFusion(window, channels)
+        self.decoder = Decoder(channels, scale)
+        if interpolates:
+            self.pwcnet = PWCNet()
+        self.interpolates = interpolates
+
+    def _between(
+        self, pairs: list[Tensor], decoded: list[Tensor], first: Tensor, second: Tensor, times: Sequence[float]
+    ) -> list[Upsampled]:
+        """Frames between two neighbours, one for each time.
+
+        Args:
+            pairs: features of four levels of both neighbours, (N, 2, C, H, W).
+            decoded: four levels of the first one as a given frame.
+            first: (N, 3, h, w).
+            second: the same.
+            times: from 0, the first, to 1, the second.
+        """
+        neighbours = pad_to_multiple(torch.stack((first, second), 1), 4)
+        there, back = self._flows(first, second, neighbours.shape[-2:])
+        frames = []
+        for time in times:
+            to_first = time * time * back - time * (1 - time) * there
+            to_second = (1 - time) * (1 - time) * there - time * (1 - time) * back
+            features = [_blend(pair, to_first, to_second) for pair in pairs]
+            own, residual = self.decoder(features, decoded)
+            blended = crop_to(_blend(neighbours, to_first, to_second), *first.shape[-2:])
+            frames.append(self._restored(blended, own, residual))
+        return frames
+
+    def _flows(self, first: Tensor, second: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Flows from the first frame to the second and back, in pixels, for frames padded to `size`."""
+        # PWC-Net's flow has a quarter of its pictures' size, so fourfold pictures give it for the frames as they are
+        one, two = (
+            functional.interpolate(2 * pad_to_multiple(frame[:, None], 16)[:, 0] - 1, scale_factor=4, mode="bilinear")
+            for frame in (first, second)
+        )
+        there, back = self.pwcnet(one, two), self.pwcnet(two, one)
+        return crop_to(there, size[0], size[1]), crop_to(back, size[0], size[1])
+
+    def _encode(self, clip: Tensor) -> list[Tensor]:
+        """(B, T, 3, h, w) -> features of four levels, the deepest first, (B, T, C, H, W), padded sizes."""
+        padded = pad_to_multiple(2 * clip - 1, 4)  # trained on [-1, 1]; two poolings halve the sides
+        levels = self.encoder(padded.flatten(0, 1))
+        return [level.unflatten(0, clip.shape[:2]) for level in levels]
+
+    def _decode_all(self, levels: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Whole clips' levels -> every frame's decoded levels and residual, (B * T, ...)."""
+        # one level's windows at a time, for they hold every feature `window` times
+        fused = [self.efst(windows(level, self.window).flatten(0, 1)) for level in levels]
+        decoded, residual = self.decoder([level.flatten(0, 1) for level in levels], fused)
+        return decoded, residual
+
+    def _decode(self, levels: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Whole windows' levels -> the middle frames' decoded levels and residual."""
+        fused = [self.efst(level) for level in levels]
+        decoded, residual = self.decoder([level[:, self.window // 2] for level in levels], fused)
+        return decoded, residual
+
+    def _restored(self, frame: Tensor, decoded: list[Tensor], residual: Tensor) -> Upsampled:
+        """From a frame (N, 3, h, w), as it came, and what the decoder made of its padded features."""
+        height, width = frame.shape[-2:]
+        base = functional.interpolate(frame, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        # half, because the residual is meant for a picture in [-1, 1]
+        frames = base + crop_to(residual, height * self.scale, width * self.scale) / 2
+        return Upsampled(frames, None, crop_to(decoded[-1], height, width))
+
+
+class STVUN(_Parts, WindowNetwork):
     """Deep Space-Time Video Upsampling, equal to the published network.
 
     As a network of windows it restores the middle frame; `between` gives frames after it, at any time.
@@ -35,19 +114,8 @@ class STVUN(WindowNetwork):
     up to its pixel shuffle.
     """
 
-    hr_channels = None
-
     def __init__(self, channels: int = 64, window: int = 7, scale: int = 4, interpolates: bool = True) -> None:
-        super().__init__()
-        if window % 2 == 0 or window < 3:
-            raise ValueError(f"window is {window}, expected an odd number of at least 3")
-        self.window, self.scale, self.lr_channels = window, scale, channels
-        self.encoder = Encoder(channels)
-        self.efst = EarlyFusion(window, channels)
-        self.decoder = Decoder(channels, scale)
-        if interpolates:
-            self.pwcnet = PWCNet()
-        self.interpolates = interpolates
+        super().__init__(channels, window, scale, interpolates)
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:
@@ -76,15 +144,9 @@ class STVUN(WindowNetwork):
 
     def forward(self, clip: Tensor) -> Upsampled:
         """As inherited, but each frame's features, which `window` windows share, are computed once."""
-        batch, length = clip.shape[:2]
-        # one level's windows at a time, for they hold every feature `window` times
-        centres, fused = [], []
-        for level in self._encode(clip):
-            centres.append(level.flatten(0, 1))
-            fused.append(self.efst(windows(level, self.window).flatten(0, 1)))
-        decoded, residual = self.decoder(centres, fused)
-        restored = self._restored(clip.flatten(0, 1), decoded, residual)
-        return restored.map(lambda field: field.unflatten(0, (batch, length)))
+        levels = self._encode(clip)
+        restored = self._restored(clip.flatten(0, 1), *self._decode_all(levels))
+        return restored.map(lambda field: field.unflatten(0, clip.shape[:2]))
 
     def between(self, window: Tensor, times: Sequence[float]) -> Tensor:
         """Frames between the middle one of a window and the next (Eq. 4 to 6 and 10).
@@ -105,49 +167,48 @@ class STVUN(WindowNetwork):
             raise ValueError(f"times are {list(times)}, expected numbers from 0 to 1")
         levels = self._encode(window)
         decoded, _ = self._decode(levels)
-        middle = self.window // 2
-        neighbours = pad_to_multiple(window[:, middle : middle + 2], 4)
-        height, width = window.shape[-2:]
-        there, back = self._flows(window[:, middle], window[:, middle + 1], neighbours.shape[-2:])
-        frames = []
-        for time in times:
-            to_first = time * time * back - time * (1 - time) * there
-            to_second = (1 - time) * (1 - time) * there - time * (1 - time) * back
-            features = [_blend(level[:, middle : middle + 2], to_first, to_second) for level in levels]
-            _, residual = self.decoder(features, decoded)
-            blended = crop_to(_blend(neighbours, to_first, to_second), height, width)
-            frames.append(self._restored(blended, decoded, residual).frames)
-        return torch.stack(frames, 1)
+        first = self.window // 2
+        pairs = [level[:, first : first + 2] for level in levels]
+        frames = self._between(pairs, decoded, window[:, first], window[:, first + 1], times)
+        return torch.stack([each.frames for each in frames], 1)
 
-    def _flows(self, first: Tensor, second: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Flows from the first frame to the second and back, in pixels, for frames padded to `size`."""
-        # PWC-Net's flow has a quarter of its pictures' size, so fourfold pictures give it for the frames as they are
-        one, two = (
-            functional.interpolate(2 * pad_to_multiple(frame[:, None], 16)[:, 0] - 1, scale_factor=4, mode="bilinear")
-            for frame in (first, second)
-        )
-        there, back = self.pwcnet(one, two), self.pwcnet(two, one)
-        return crop_to(there, size[0], size[1]), crop_to(back, size[0], size[1])
 
-    def _encode(self, clip: Tensor) -> list[Tensor]:
-        """(B, T, 3, h, w) -> features of four levels, the deepest first, (B, T, C, H, W), padded sizes."""
-        padded = pad_to_multiple(2 * clip - 1, 4)  # trained on [-1, 1]; two poolings halve the sides
-        levels = self.encoder(padded.flatten(0, 1))
-        return [level.unflatten(0, clip.shape[:2]) for level in levels]
+class SpaceTimeSTVUN(_Parts, ClipNetwork):
+    """The same network with the same weights as a teacher that doubles the frame rate.
 
-    def _decode(self, levels: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Whole windows' levels -> the middle frames' decoded levels and residual."""
-        fused = [self.efst(level) for level in levels]
-        decoded, residual = self.decoder([level[:, self.window // 2] for level in levels], fused)
-        return decoded, residual
+    Given frames are `STVUN`'s; the frame half-way to the next one is what its `between` gives for time 0.5. F^LR is the
+    decoder's last feature of each.
 
-    def _restored(self, frame: Tensor, decoded: list[Tensor], residual: Tensor) -> Upsampled:
-        """From a frame (N, 3, h, w), as it came, and what the decoder made of its padded features."""
-        height, width = frame.shape[-2:]
-        base = functional.interpolate(frame, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        # half, because the residual is meant for a picture in [-1, 1]
-        frames = base + crop_to(residual, height * self.scale, width * self.scale) / 2
-        return Upsampled(frames, None, crop_to(decoded[-1], height, width))
+    No weights for it ship: the shipped stvun-s was trained without its flow network, on given frames alone. It teaches
+    once it has weights of its own (`distill pretrain stvun-s-2x ...`) or those of a published file, which goes by the
+    name of stvun-l: `distill.checkpoint.read` it, and save its network under the name "stvun-l-2x", with its
+    keywords but `interpolates`.
+
+    Args:
+        channels: of every frame's features.
+        window: odd number of frames seen, at least 3.
+        scale: spatial factor.
+    """
+
+    time_scale, chunk = 2, 20
+
+    def __init__(self, channels: int = 64, window: int = 7, scale: int = 4) -> None:
+        super().__init__(channels, window, scale, interpolates=True)
+        self.overlap = window + 1  # with so many, and no fewer, chunks restore what the whole clip would
+        self.chunk = max(self.chunk, 2 * self.overlap)
+
+    def forward(self, clip: Tensor) -> Upsampled:
+        batch, length = clip.shape[:2]
+        levels = self._encode(clip)
+        decoded, residual = self._decode_all(levels)
+        given = self._restored(clip.flatten(0, 1), decoded, residual).map(lambda field: field.unflatten(0, (batch, -1)))
+        if length == 1:
+            return given
+        first, second = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
+        pairs = [torch.stack((level[:, :-1], level[:, 1:]), 2).flatten(0, 1) for level in levels]
+        earlier = [each.unflatten(0, (batch, length))[:, :-1].flatten(0, 1) for each in decoded]
+        between = self._between(pairs, earlier, first, second, [0.5])[0]
+        return given.interleaved(between.map(lambda field: field.unflatten(0, (batch, -1))))
 
 
 class Encoder(nn.Module):

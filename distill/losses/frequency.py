@@ -27,7 +27,8 @@ def frequency_distance(restored: Tensor, taught: Tensor) -> Tensor:
         A scalar.
     """
     spectra = torch.fft.rfft2(restored - taught, norm="ortho")  # linear: the difference of the spectra
-    return spectra.abs().mean()
+    distance: Tensor = spectra.abs().mean()
+    return distance
 
 
 class Frequency(Term):

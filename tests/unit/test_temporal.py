@@ -220,4 +220,4 @@ def test_the_truths_flows_are_estimated_once_for_several_networks(monkeypatch: p
     truth = [texture(2 * t, height=24, width=40) for t in range(3)]
     for factor in (0.9, 0.8):
         measured([(frame * factor).to(torch.uint8) for frame in truth], truth)
-    assert calls == [3, 3, 1, 1]  # output, truth and back; then the output alone
+    assert calls == [1, 2, 1, 2, 1, 1]  # the output, then the truth there and back; later the output alone

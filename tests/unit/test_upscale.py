@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from distill.data import VideoClip
-from distill.errors import ConfigError, DataError
-from distill.interfaces import Upsampled, WindowNetwork
+from distill.errors import DataError
+from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
 from distill.upscale import upscale
 from tests.unit.video_files import (
     TAGS,
@@ -321,9 +321,65 @@ def test_wrong_paths_are_said_in_one_sentence(tmp_path: Path, source: str, targe
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_networks_that_insert_frames_are_refused(tmp_path: Path) -> None:
-    folder_of_frames(tmp_path / "in", 2)
-    network = Nearest()
-    network.time_scale = 2
-    with pytest.raises(ConfigError, match="does not support yet"):
-        upscale(network, tmp_path / "in", tmp_path / "out")
+class Doubling(ClipNetwork):
+    """Twice the frame rate: means of neighbours, every pixel a 4x4 block; a few frames at a time."""
+
+    time_scale, hr_channels, lr_channels = 2, 3, 3
+    chunk, overlap = 4, 1
+
+    def forward(self, clip: Tensor) -> Upsampled:
+        given, between = (
+            Upsampled(frames.repeat_interleave(4, -1).repeat_interleave(4, -2), None, frames)
+            for frames in (clip, (clip[:, 1:] + clip[:, :-1]) / 2)
+        )
+        return given.interleaved(between)
+
+
+def test_a_doubled_frame_rate_keeps_sound_and_duration(tmp_path: Path) -> None:
+    rate = Fraction(30000, 1001)
+    source = write_video(tmp_path / "in.mp4", moving_frames(9), rate=rate, sound="aac")
+    counted: list[int] = []
+    result = upscale(Doubling(), source, tmp_path / "out.mp4", progress=counted.append)
+    assert (result.frames, result.frame_rate, result.audio) == (18, 2 * rate, True)
+    assert counted == [1] * 18
+    assert sound_packets(tmp_path / "out.mp4") == sound_packets(source)
+    before, after = times(source), times(tmp_path / "out.mp4")
+    assert after[::2] == pytest.approx(before, abs=1e-4)
+    assert np.diff(after) == pytest.approx([float(1 / (2 * rate))] * 17, abs=1e-4)
+    with av.open(str(source)) as first, av.open(str(tmp_path / "out.mp4")) as second:
+        durations = [
+            float(each.streams.video[0].duration * each.streams.video[0].time_base) for each in (first, second)
+        ]
+        assert durations[1] == pytest.approx(durations[0], abs=1e-3)
+        assert float(second.streams.video[0].average_rate) == pytest.approx(float(2 * rate), rel=2e-3)
+
+
+def test_a_doubled_variable_frame_rate(tmp_path: Path) -> None:
+    stamps = [0, 33, 66, 200, 233, 500, 1500, 1533, 1566, 3000]
+    source = write_video(tmp_path / "in.mp4", moving_frames(10), stamps=stamps, time_base=Fraction(1, 1000))
+    upscale(Doubling(), source, tmp_path / "out.mp4")
+    halfway = [(early + late) / 2 for early, late in pairwise(stamps)]
+    expected = sorted([*stamps, *halfway, 3000 + (3000 - 1566) / 2])
+    assert times(tmp_path / "out.mp4") == pytest.approx([stamp / 1000 for stamp in expected], abs=1e-9)
+
+
+def test_nothing_is_put_between_two_shots(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    generator = np.random.default_rng(0)
+    shots = [generator.integers(0, 100, (40, 48, 3)), generator.integers(150, 240, (40, 48, 3))]
+    pictures = [(shot + place).astype(np.uint8) for shot in shots for place in (0, 2, 4, 6, 8)]
+    for place, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "in" / f"{place:02d}.png")
+    result = upscale(Doubling(), tmp_path / "in", tmp_path / "out")
+    assert (result.frames, result.frame_rate) == (20, 50)
+    written = [np.array(Image.open(path))[::4, ::4] for path in sorted((tmp_path / "out").iterdir())]
+    levels = [(shot + place).astype(np.uint8) for shot in shots for place in (*range(9), 8)]
+    assert len(written) == len(levels)
+    for ours, theirs in zip(written, levels, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_one_frame_is_shown_for_its_time(tmp_path: Path) -> None:
+    folder_of_frames(tmp_path / "in", 1)
+    assert upscale(Doubling(), tmp_path / "in", tmp_path / "out.mp4").frames == 2
+    assert times(tmp_path / "out.mp4") == pytest.approx([0, 1 / 50])
