@@ -15,7 +15,7 @@ from distill.errors import InputError
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
     from distill.checkpoint import Described
-    from distill.interfaces import VideoNetwork, SlidingNetwork
+    from distill.interfaces import SlidingNetwork, VideoNetwork
 
 __all__ = ["is_exported", "opened", "progress", "show", "size", "window_network"]
 
