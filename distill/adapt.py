@@ -84,8 +84,9 @@ def held_out(clips: Sequence[Clip], config: Config) -> list[Clip]:
         trained, kept = parts(clip, config.data.unlabelled_share)
         if trained.length < config.data.frames or kept is None or kept.length < 2:
             raise DataError(
-                f"{clip.name} has {clip.length} frames, too few for an adaptation: {config.data.frames} for a sample "
-                "and two at its end to judge by; give a longer clip or set data.frames lower."
+                f"{clip.name} has {clip.length} frames, too few for an adaptation: of its first {trained.length} "
+                f"({config.data.unlabelled_share:.0%}) samples of {config.data.frames} are drawn, and of the rest at "
+                "least two judge; give a longer clip or set data.frames lower."
             )
         rest.append(kept)
     return rest

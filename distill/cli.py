@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary.capitalize() + ".", allow_abbrev=False
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
     )
     command.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
     command.set_defaults(run=run)

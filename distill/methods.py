@@ -114,7 +114,8 @@ def method(name: str) -> Method:
     """
     if name not in METHODS:
         raise ConfigError(
-            f"There is no method {name!r}.{did_you_mean(name, METHODS)} The methods are {', '.join(METHODS)}."
+            f"There is no method {name!r}.{did_you_mean(name, METHODS)} The methods are {', '.join(METHODS)}; compose "
+            "others by distillation.weights."
         )
     return METHODS[name]
 
@@ -134,9 +135,9 @@ def weights(name: str, changes: Mapping[str, float]) -> dict[str, float]:
         if term not in TERMS:
             problems.append(f"distillation.weights has no term {term!r}.{did_you_mean(term, TERMS)}")
         elif isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
-            problems.append(f"distillation.weights.{term} is {weight!r}, expected a number from 0 up")
+            problems.append(f"distillation.weights.{term} is {weight!r}, expected a number from 0 up.")
     if problems:
-        raise ConfigError("; ".join(each.rstrip(".") for each in problems) + ".")
+        raise ConfigError(" ".join(problems))
     merged = {**method(name).weights, **changes}
     return {term: float(weight) for term, weight in merged.items() if weight}
 

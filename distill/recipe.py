@@ -108,10 +108,13 @@ def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> 
         if resume is not None:
             run.forget_after(trainer.step)
             log.info("going on from step %d of %s", trainer.step, resume)
-        method = f" ({config.distillation.method})"
-        taught = f"{config.teacher} teaches{method} " if config.teacher is not None else "training "
+        terms = ", ".join(f"{name} {weight:g}" for name, weight in trainer.task.weights.items())
+        taught = f"{config.teacher} teaches " if trainer.teachers and terms else "training "
         log.info("%s%s on %s, %d clips, into %s", taught, config.student, trainer.device, prepared.clips, run.path)
+        log.info("method %s: %s", config.distillation.method, terms or "the truth alone")
         trained = trainer.train()
+        for cache in (teacher.cache for teacher in trainer.teachers if teacher.cache is not None):
+            log.info("teacher cache: %d found, %d made, in %s", cache.hits, cache.misses, cache.folder)
         judged = {name: trainer.judge(network) for name, network in prepared.contenders()}
     results = {"bicubic": judged.pop("bicubic"), **trained, **judged}
     run.results(results)

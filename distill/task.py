@@ -194,7 +194,7 @@ class Lesson(nn.Module):
             raise ConfigError(
                 f"The student makes x{student.scale} in size and x{student.time_scale} in frames, {self.name} "
                 f"x{self.teacher.scale} and x{self.teacher.time_scale}; the sizes must agree, and the teacher must "
-                "make every frame that the student makes."
+                "make every frame that the student makes (STINet, STARnet and STVUN double the frame rate)."
             )
         self.every = self.teacher.time_scale // student.time_scale
         asked = settings.features if settings.features is not None else method(settings.method).features

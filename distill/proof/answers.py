@@ -171,9 +171,9 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, a true minus, and none where it rounds to zero."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", "\u2212")
+    """With its sign, a true minus, and as many more digits as it takes to tell it from zero."""
+    text = f"{value:+.{digits}f}" if value == 0 or abs(value) >= 0.5 * 10**-digits else f"{value:+.1g}"
+    return text[1:] if value == 0 else text.replace("-", "\u2212")
 
 
 def _answer(comparison: Comparison, method: str, control: str, metric: Metric) -> Answer:

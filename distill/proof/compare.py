@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from distill.checkpoint import replacing
 from distill.config import Config, to_yaml
 from distill.data import find_clips, sample_clips
@@ -19,6 +21,7 @@ from distill.interfaces import VideoNetwork
 from distill.methods import method
 from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
 from distill.run_folder import RunFolder, log
+from distill.trainer import Interrupted
 
 __all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows"]
 
@@ -75,8 +78,7 @@ def compare(plan: Plan, folder: Path) -> None:
         InputError: a recipe cannot be used, or the folder holds another plan.
         Interrupted: stopped by the user; the same command goes on.
     """
-    _check(plan)
-    judge = _Judge(plan, folder)  # before hours of training: its footage may be missing
+    judge = _checked(plan, folder)
     _claim(plan, folder)
     runs = list(_runs(plan, folder))
     for number, (name, config, path) in enumerate(runs, 1):
@@ -85,7 +87,11 @@ def compare(plan: Plan, folder: Path) -> None:
         log.info("run %d of %d: %s, seed %d", number, len(runs), name, config.training.seed)
         run = RunFolder(path)
         resume = run.last if run.last.exists() else None
-        run_recipe(prepare(config, run, plan.command), plan.command, resume)
+        try:
+            run_recipe(prepare(config, run, plan.command), plan.command, resume)
+        except Interrupted:
+            log.info("the same distill compare goes on from there")
+            raise
     for name, config, path in runs:
         if not (path / "judged.json").exists():
             log.info("judging %s, seed %d", name, config.training.seed)
@@ -98,13 +104,14 @@ def dry_run(plan: Plan, folder: Path) -> list[str]:
     Raises:
         InputError: a recipe cannot be used.
     """
-    _check(plan)
+    _checked(plan, folder)
     for name, config, _ in islice(_runs(plan, folder), len(plan.rows)):
         prepare(config, RunFolder(folder / slug(name)), plan.command)
     return [str(path) for _, _, path in _runs(plan, folder) if not _finished(path)]
 
 
-def _check(plan: Plan) -> None:
+def _checked(plan: Plan, folder: Path) -> _Judge:
+    """Find what is wrong before hours of training do; nothing is written."""
     for name, config in plan.rows.items():
         if config.distillation.warm_up >= config.training.steps:
             raise ConfigError(
@@ -113,35 +120,39 @@ def _check(plan: Plan) -> None:
             )
     if plan.seeds < 1:
         raise ConfigError(f"--seeds is {plan.seeds}, expected at least 1.")
-
-
-def _claim(plan: Plan, folder: Path) -> None:
-    """Write down what is compared; more rows and seeds may join what is there, other settings may not."""
-    recipes = {name: to_yaml(_seedless(config)) for name, config in plan.rows.items()}
-    for name, text in recipes.items():
+    for name, config in plan.rows.items():
+        text = to_yaml(_seedless(config))
         known = folder / slug(name) / "recipe.yaml"
         if known.exists() and known.read_text(encoding="utf-8") != text:
             raise ConfigError(
                 f"{folder} already holds {name!r} with another recipe ({_first_difference(known, text)}); choose "
                 "another --out."
             )
+    return _Judge(plan, folder)
+
+
+def _claim(plan: Plan, folder: Path) -> None:
+    """Write down what is compared; more rows and seeds may join what is there."""
+    path = folder / "compare.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = list(dict.fromkeys([*known.get("methods", ()), *plan.rows]))
     first = next(iter(plan.rows.values()))
     facts = {
         "teacher": first.teacher,
         "student": first.student,
-        "methods": list(plan.rows),
-        "folders": {name: slug(name) for name in plan.rows},
-        "seeds": list(range(plan.seeds)),
+        "methods": rows,
+        "folders": {name: slug(name) for name in rows},
+        "seeds": list(range(max(plan.seeds, len(known.get("seeds", ()))))),
         "steps": first.training.steps,
         "judge": None if plan.judge is None else str(plan.judge),
         "command": plan.command,
     }
-    for name, text in recipes.items():
-        path = folder / slug(name) / "recipe.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    _write(folder / "compare.json", facts)
+    for name, config in plan.rows.items():
+        recipe = folder / slug(name) / "recipe.yaml"
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(recipe) as temporary:
+            temporary.write_text(to_yaml(_seedless(config)), encoding="utf-8")
+    _write(path, facts)
 
 
 def _first_difference(known: Path, text: str) -> str:
@@ -212,10 +223,22 @@ class _Judge:
 
     def _evaluated(self, network: VideoNetwork | None, config: Config, time_scale: int) -> dict[str, Any]:
         degradation, device = config.data.degradation, pick_device(config.training.device)
-        evaluation = evaluate(
-            network, self.clips, degradation=degradation, device=device, temporal=True, time_scale=time_scale
-        )
+        frames = sum(clip.length for clip in self.clips)
+        with tqdm(total=frames, unit="frame", disable=None, dynamic_ncols=True, leave=False) as bar:
+            evaluation = evaluate(
+                network,
+                self.clips,
+                degradation=degradation,
+                device=device,
+                temporal=True,
+                time_scale=time_scale,
+                progress=lambda count: _advance(bar, count),
+            )
         return evaluation.to_json()
+
+
+def _advance(bar: tqdm[Any], count: int) -> None:
+    bar.update(count)
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

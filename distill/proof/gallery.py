@@ -177,15 +177,16 @@ def _panels(
     seeded = f"Seed {'/'.join(map(str, dict.fromkeys(seeds.values())))}."
     yield _where(scene, corner)
     last = scene.first + scene.truth.shape[0] - 1
-    yield Panel(
-        "profile",
-        scene.clip,
-        scene.frame,
-        f"Temporal profile: {scene.clip}, row {scene.top + scene.row}, columns {scene.left} to "
-        f"{scene.left + scene.truth.shape[-1] - 1}, frames {scene.first} (top) to {last} (bottom). Steady edges are "
-        f"straight lines; flicker is a jagged one. {seeded}",
-        _each(scene, made, lambda frames: profile(frames, scene.row)),
-    )
+    if last > scene.first:
+        yield Panel(
+            "profile",
+            scene.clip,
+            scene.frame,
+            f"Temporal profile: {scene.clip}, row {scene.top + scene.row}, columns {scene.left} to "
+            f"{scene.left + scene.truth.shape[-1] - 1}, frames {scene.first} (top) to {last} (bottom). Steady edges are "
+            f"straight lines; flicker is a jagged one. {seeded}",
+            _each(scene, made, lambda frames: profile(frames, scene.row)),
+        )
     inside = (slice(corner[0], corner[0] + _CROP), slice(corner[1], corner[1] + _CROP))
     truth = luma(scene.truth[scene.middle]).numpy()
     yield Panel(

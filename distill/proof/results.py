@@ -143,7 +143,8 @@ def read_comparison(folder: Path) -> Comparison:
     plan = _plan(folder)
     figures = _JUDGED if any(folder.glob(f"*/seed-*/{_JUDGED}")) else _TRAINED
     runs: dict[tuple[str, int], Run] = {}
-    missing = []
+    preliminary = figures == _TRAINED and plan["judged"]
+    missing = ["preliminary: no run was judged yet, and the figures are those of training's validation"] * preliminary
     for method in plan["methods"]:
         for seed in plan["seeds"]:
             found = _run(folder / plan["folders"].get(method, method) / f"seed-{seed}", method, seed, figures)
@@ -191,6 +192,7 @@ def _plan(folder: Path) -> dict[str, Any]:
             "command": str(plan["command"]),
             "folders": dict(plan.get("folders", {})),
             "judge": plan.get("judge"),
+            "judged": "judge" in plan,
         }
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(

@@ -230,4 +230,4 @@ def test_minutes_leave_out_the_pause_before_a_run_was_resumed(tmp_path):
 
 
 def test_signs():
-    assert [signed(value, 2) for value in (0.126, -0.126, -0.001)] == ["+0.13", "\u22120.13", "0.00"]
+    assert [signed(value, 2) for value in (0.126, -0.126, -0.001, 0)] == ["+0.13", "\u22120.13", "\u22120.001", "0.00"]
