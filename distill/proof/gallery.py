@@ -183,8 +183,8 @@ def _panels(
             scene.clip,
             scene.frame,
             f"Temporal profile: {scene.clip}, row {scene.top + scene.row}, columns {scene.left} to "
-            f"{scene.left + scene.truth.shape[-1] - 1}, frames {scene.first} (top) to {last} (bottom). Steady edges are "
-            f"straight lines; flicker is a jagged one. {seeded}",
+            f"{scene.left + scene.truth.shape[-1] - 1}, frames {scene.first} (top) to {last} (bottom). Steady edges "
+            f"are straight lines; flicker is a jagged one. {seeded}",
             _each(scene, made, lambda frames: profile(frames, scene.row)),
         )
     inside = (slice(corner[0], corner[0] + _CROP), slice(corner[1], corner[1] + _CROP))
