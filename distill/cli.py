@@ -130,8 +130,9 @@ def _add_training(commands: Any) -> None:
         command.add_argument("--time-scale", type=int, choices=(1, 2), help="2: the student doubles the frame rate")
         command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
         command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+        default = "std" if command is train else "none"
         command.add_argument(
-            "--method", help="what is learned beside the truth, of `distill list methods` (default: std)"
+            "--method", help=f"what is learnt beside the truth, of `distill list methods` (default: {default})"
         )
         command.add_argument("--data", help="footage to train on (default: the shipped samples)")
         command.add_argument("--unlabelled", metavar="DIR", help="more footage, of low resolution as it is")

@@ -31,6 +31,7 @@ def add_compare_commands(commands: Any, add: Callable[..., argparse.ArgumentPars
     command.add_argument("--budget", metavar="STEPSit", help="steps of each run: 2000it (default: the recipe's)")
     command.add_argument("--data", help="footage to train on (default: the shipped samples)")
     command.add_argument("--judge", type=Path, metavar="DIR", help="footage to judge on (default: held-out samples)")
+    command.add_argument("--lpips", action="store_true", help="judge by perceptual distance too (extra: lpips)")
     command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
     command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
     command.add_argument("--out", type=Path, help="folder; the same command goes on in it (default: runs/compare)")
@@ -59,7 +60,7 @@ def _compare(options: argparse.Namespace) -> int:
         "training.precision": options.precision,
     }
     rows = _rows(options, table, flags)
-    plan = Plan(rows, options.seeds, options.judge, options.command_line)
+    plan = Plan(rows, options.seeds, options.judge, options.command_line, options.lpips)
     folder = options.out or Path("runs") / ("compare" if table is None else table.path.stem)
     if options.dry_run:
         runs = dry_run(plan, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -131,21 +132,32 @@ def weights(name: str, changes: Mapping[str, float]) -> dict[str, float]:
         ConfigError: there is no such method or term, or a weight is no number from 0 up.
     """
     problems = []
+    merged = dict(method(name).weights)
     for term, weight in changes.items():
         if term not in TERMS:
             problems.append(f"distillation.weights has no term {term!r}.{did_you_mean(term, TERMS)}")
-        elif isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+            continue
+        try:  # YAML reads 1e-4 as text
+            merged[term] = math.nan if isinstance(weight, bool) else float(weight)
+        except (TypeError, ValueError):
+            merged[term] = math.nan
+        if not 0 <= merged[term] < math.inf:
             problems.append(f"distillation.weights.{term} is {weight!r}, expected a number from 0 up.")
     if problems:
         raise ConfigError(" ".join(problems))
-    merged = {**method(name).weights, **changes}
-    return {term: float(weight) for term, weight in merged.items() if weight}
+    return {term: weight for term, weight in merged.items() if weight}
 
 
 def methods() -> list[dict[str, object]]:
     """Every method as JSON."""
     return [
-        {"name": name, "summary": each.summary, "weights": dict(each.weights), "features": each.features}
+        {
+            "name": name,
+            "summary": each.summary,
+            "weights": dict(each.weights),
+            "features": each.features,
+            "truth": 1.0 if each.truth is None else each.truth,
+        }
         for name, each in METHODS.items()
     ]
 
@@ -155,5 +167,6 @@ def method_table() -> str:
     lines = []
     for name, each in METHODS.items():
         terms = ", ".join(f"{term} {weight:g}" for term, weight in each.weights.items()) or "-"
+        terms += "" if each.truth is None else f", truth {each.truth:g}"
         lines.append(f"{name:<20} {terms:<36} {each.summary}")
     return "\n".join(lines)

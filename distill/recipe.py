@@ -65,9 +65,7 @@ def prepare(config: Config, run: RunFolder, command: str) -> Prepared:
     torch.manual_seed(config.training.seed)
     student, described = _student(config, command)
     teachers = _teachers(config)
-    chosen = weights(config.distillation.method, config.distillation.weights)
-    if not teachers and (idle := [name for name in chosen if TERMS[name].taught]):
-        log.warning("%s compares with a teacher; without one it does nothing", ", ".join(idle))
+    _check_method(config, teachers)
     for network in (student, *(teacher.network for teacher in teachers)):
         flow.require(getattr(network, "flow", "torch"))  # now rather than at the first frame
     if student.scale == 1:
@@ -185,6 +183,8 @@ def named_teachers(text: str) -> list[tuple[str, float]]:
             named.append((name.strip(), float(weight)) if star else (weight, 1.0))
         except ValueError:
             named.append((name, 0.0))
+        if [name for name, _ in named].count(named[-1][0]) > 1:
+            raise ConfigError(f"The teacher {named[-1][0]!r} stands twice in {text!r}.")
         if not named[-1][1] > 0 or not named[-1][0]:
             raise ConfigError(f"The teacher {part.strip()!r} of {text!r} is not NAME or WEIGHT*NAME, such as 0.5*edvr.")
     return named
@@ -217,6 +217,29 @@ def _teachers(config: Config) -> list[Teacher]:
         cache = TeacherCache(Path(folder), network) if folder is not None else None
         teachers.append(Teacher(network, "teacher" if len(named) == 1 else f"teacher {name}", weight, cache))
     return teachers
+
+
+def _check_method(config: Config, teachers: list[Teacher]) -> None:
+    """Refuse, or tell of, terms that would do nothing."""
+    settings, training = config.distillation, config.training
+    chosen = weights(settings.method, settings.weights)
+    idle = [name for name in chosen if TERMS[name].taught and not teachers]
+    active = [name for name in chosen if name not in idle]
+    if idle:
+        log.warning("the method %s teaches nothing without a teacher: %s", settings.method, ", ".join(idle))
+    if training.restore == "middle" and (active or config.data.unlabelled is not None):
+        raise ConfigError(
+            "training.restore=middle learns from the truth alone; set it to all, or leave out "
+            f"{', '.join(active) or 'data.unlabelled'}."
+        )
+    if settings.truth == 0 and not active:
+        raise ConfigError(f"distillation.truth is 0 and the method {settings.method} adds no term: nothing is learnt.")
+    if active and settings.warm_up >= training.steps:
+        log.warning(
+            "nothing is distilled: the warm-up lasts %d steps of %d; set distillation.warm_up lower",
+            settings.warm_up,
+            training.steps,
+        )
 
 
 def _check_unlabelled(config: Config, teachers: list[Teacher]) -> None:
@@ -268,6 +291,11 @@ def _student(config: Config, command: str) -> tuple[VideoNetwork, Described]:
     role: registry.Role | None = "student" if config.teacher is not None else None
     if _is_file(config.student):
         network, before = open_network(config.student, role)
+        if any(before.keywords.get(key) != value for key, value in config.student_options.items()):
+            raise ConfigError(
+                f"{config.student} holds {before.name} {dict(before.keywords)}, which is not built anew; "
+                f"leave out student_options {dict(config.student_options)}, or give a name instead of the file."
+            )
         check_degradation(config.student, before, degradation, force=config.data.force)
         return network, Described(before.name, before.keywords, degradation, {**provenance, "from": config.student})
     entry = registry.find(config.student, role)

@@ -134,9 +134,9 @@ class Distillation(nn.Module):
         """
         lessons = [lesson for lesson in self._lessons() if lesson.kinds and self.settings.match_scale]
         if lessons:
-            seen = [clip[:, :: self.student.time_scale] for clip in clips]
-            for lesson in lessons:
-                lesson.measure(seen)
+            found = [[lesson.attention(clip[:, :: self.student.time_scale]) for lesson in lessons] for clip in clips]
+            for lesson, levels in zip(lessons, zip(*found, strict=True), strict=True):
+                lesson.bring_to_usual(levels)
 
     def after_step(self, parts: dict[str, float]) -> None:
         """Tell each term what it was."""
@@ -151,10 +151,17 @@ class Distillation(nn.Module):
         return {
             "lessons": [lesson.trained_state() for lesson in self._lessons()],
             "own_terms": self.own_terms.state_dict(),
+            "terms": sorted(self.weights),
         }
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
-        """Undo `trained_state`."""
+        """Undo `trained_state`.
+
+        Raises:
+            ValueError: it is of other terms.
+        """
+        if state["terms"] != sorted(self.weights):
+            raise ValueError(f"the state is of {state['terms']}, the recipe of {sorted(self.weights)}")
         self.own_terms.load_state_dict(state["own_terms"])
         for lesson, saved in zip(self._lessons(), state["lessons"], strict=True):
             lesson.load_trained_state(saved)
@@ -236,12 +243,16 @@ class Lesson(nn.Module):
             made: Upsampled = self.teacher(low) if self.cache is None else self.cache(low, self.fields)
         return made
 
-    def measure(self, clips: Iterable[Tensor]) -> None:
-        """Bring this teacher's features to the usual scale, by what it makes of low-resolution clips."""
-        made = [self.taught(clip) for clip in clips]
+    def attention(self, clip: Tensor) -> dict[FeatureKind, float]:
+        """How much of each kind the teacher has on low-resolution clips, (B, T, 3, h, w)."""
+        made = self.taught(clip)
+        return {kind: _mean_attention(_features(made, kind, self.teacher.scale)) for kind in self.kinds}
+
+    def bring_to_usual(self, levels: Sequence[dict[FeatureKind, float]]) -> None:
+        """Scale the teacher's features so that these levels average the usual one."""
         for kind in self.kinds:
-            found = [_mean_attention(_features(each, kind, self.teacher.scale)) for each in made]
-            self.teacher_gains[kind] = (_USUAL_ATTENTION / max(sum(found) / len(found), 1e-12)) ** 0.5
+            mean = sum(level[kind] for level in levels) / len(levels)
+            self.teacher_gains[kind] = (_USUAL_ATTENTION / max(mean, 1e-12)) ** 0.5
 
     def named_terms(self) -> Iterator[tuple[str, Term]]:
         """Each term by its name."""

@@ -230,7 +230,7 @@ class Trainer:
         self.task.train()
         with torch.no_grad():
             for clip in self._spread_clips():
-                self.task.student(clip)
+                self.task.student(clip[:, :: self.task.student.time_scale])
         for norm, momentum in zip(fresh, momenta, strict=True):
             norm.momentum = momentum
 

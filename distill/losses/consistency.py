@@ -57,7 +57,7 @@ def half_way_flows(clip: Tensor) -> Tensor:
         (B, 2, T - 1, 2, h, w), pixels to the right and down, without gradient: to the earlier frames, to the later.
     """
     before, after = clip[:, :-1].flatten(0, 1), clip[:, 1:].flatten(0, 1)
-    flows = [estimate_flow(*pair) / 2 for pair in ((after, before), (before, after))]
+    flows = [estimate_flow(*pair, keep=False) / 2 for pair in ((after, before), (before, after))]
     both: Tensor = torch.stack(flows).unflatten(1, (clip.shape[0], -1))
     return both.transpose(0, 1)
 

@@ -101,7 +101,7 @@ def flow_through_the_middle(low: Tensor) -> Tensor:
     batch, length = low.shape[:2]
     before, after = low[:, :-1].flatten(0, 1), low[:, 1:].flatten(0, 1)
     forward, backward = (
-        estimate_flow(*pair).unflatten(0, (batch, (length - 1) // 2, 2)).sum(2)
+        estimate_flow(*pair, keep=False).unflatten(0, (batch, (length - 1) // 2, 2)).sum(2)
         for pair in ((before, after), (after, before))
     )
     return torch.stack((forward, backward), 1)

@@ -29,7 +29,7 @@ def backward_flow(reference: Tensor, scale: int) -> Tensor:
     """
     shape = (len(reference), reference.shape[1] - 1)
     small = functional.avg_pool2d(reference.flatten(0, 1), scale).unflatten(0, reference.shape[:2])
-    flow = estimate_flow(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1))
+    flow = estimate_flow(small[:, 1:].flatten(0, 1), small[:, :-1].flatten(0, 1), keep=False)
     enlarged = functional.interpolate(flow, scale_factor=scale, mode="bilinear", align_corners=False)
     in_pixels: Tensor = (scale * enlarged).unflatten(0, shape)
     return in_pixels

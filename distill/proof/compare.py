@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
 from distill.evaluate import evaluate
 from distill.interfaces import VideoNetwork
-from distill.methods import method
+from distill.methods import TERMS, method, weights
 from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
 from distill.run_folder import RunFolder, log
 from distill.trainer import Interrupted
@@ -35,12 +35,14 @@ class Plan:
         seeds: how many; the same ones, from 0, for every row.
         judge: footage that every student is judged on when all is trained; None is the recipes' validation footage.
         command: as typed.
+        lpips: judge by LPIPS too, which needs an extra.
     """
 
     rows: Mapping[str, Config]
     seeds: int
     judge: Path | None
     command: str
+    lpips: bool = False
 
 
 def methods_as_rows(config: Config, methods: Sequence[str]) -> dict[str, Config]:
@@ -53,7 +55,31 @@ def methods_as_rows(config: Config, methods: Sequence[str]) -> dict[str, Config]
         raise ConfigError(f"--methods names {', '.join(repeated)} more than once.")
     for name in methods:
         method(name)
-    return {name: replace(config, distillation=replace(config.distillation, method=name)) for name in methods}
+    foreign = [
+        term for term in config.distillation.weights if not any(term in method(name).weights for name in methods)
+    ]
+    if foreign:
+        raise ConfigError(f"distillation.weights has {', '.join(foreign)}, which none of the methods {methods} has.")
+    rows = {name: replace(config, distillation=replace(config.distillation, method=name)) for name in methods}
+    return {name: with_own_settings(row) for name, row in rows.items()}
+
+
+def with_own_settings(row: Config, added: Collection[str] = ()) -> Config:
+    """A row without what its method has no use for: weights of other methods' terms, footage that teaches it nothing.
+
+    Otherwise a weight that is set for one method would put its term into every row, the control among them.
+
+    Args:
+        row: its recipe.
+        added: terms that the row itself adds to its method.
+    """
+    settings = row.distillation
+    own = {*method(settings.method).weights, *added}
+    changed = {term: weight for term, weight in settings.weights.items() if term in own}
+    used = [TERMS[term] for term in weights(settings.method, changed)]
+    learns = any(not term.needs_truth for term in used)
+    data = row.data if learns else replace(row.data, unlabelled=None)
+    return replace(row, data=data, distillation=replace(settings, weights=changed))
 
 
 def budget(text: str) -> int:
@@ -105,15 +131,14 @@ def dry_run(plan: Plan, folder: Path) -> list[str]:
         InputError: a recipe cannot be used.
     """
     _checked(plan, folder)
-    for name, config, _ in islice(_runs(plan, folder), len(plan.rows)):
-        prepare(config, RunFolder(folder / slug(name)), plan.command)
     return [str(path) for _, _, path in _runs(plan, folder) if not _finished(path)]
 
 
 def _checked(plan: Plan, folder: Path) -> _Judge:
     """Find what is wrong before hours of training do; nothing is written."""
     for name, config in plan.rows.items():
-        if config.distillation.warm_up >= config.training.steps:
+        terms = weights(config.distillation.method, config.distillation.weights)
+        if terms and config.distillation.warm_up >= config.training.steps:
             raise ConfigError(
                 f"{name} would never distil: its warm-up lasts {config.distillation.warm_up} steps of "
                 f"{config.training.steps}; give a larger --budget or a shorter distillation.warm_up."
@@ -128,7 +153,26 @@ def _checked(plan: Plan, folder: Path) -> _Judge:
                 f"{folder} already holds {name!r} with another recipe ({_first_difference(known, text)}); choose "
                 "another --out."
             )
+    slugs = [slug(name) for name in plan.rows]
+    if repeated := sorted({each for each in slugs if slugs.count(each) > 1 or not each.strip(".")}):
+        raise ConfigError(f"Rows share or lack a folder name ({', '.join(repeated) or 'empty'}); name them otherwise.")
+    _check_judge(plan, folder)
+    for _, config, path in islice(_runs(plan, folder), len(plan.rows)):
+        if not _finished(path):
+            prepare(config, RunFolder(path), plan.command)
     return _Judge(plan, folder)
+
+
+def _check_judge(plan: Plan, folder: Path) -> None:
+    """Figures of other footage, or of another degradation, must not stand beside new ones."""
+    path = folder / "compare.json"
+    if path.exists() and any(folder.glob("*/seed-*/judged.json")):
+        known = json.loads(path.read_text(encoding="utf-8"))["judge"]
+        asked = None if plan.judge is None else str(plan.judge)
+        if known != asked:
+            raise ConfigError(
+                f"{folder} was judged on {known or 'the validation footage'}; judge on that, or choose another --out."
+            )
 
 
 def _claim(plan: Plan, folder: Path) -> None:
@@ -194,7 +238,7 @@ class _Judge:
     """Evaluates students, and the networks that are the same in all runs only once."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
-        self.contenders = folder / "contenders.json"
+        self.contenders, self.lpips = folder / "contenders.json", plan.lpips
         first = next(iter(plan.rows.values()))
         place = plan.judge if plan.judge is not None else first.data.validation
         self.clips = find_clips(sample_clips("held_out") if place == "samples" else Path(place))
@@ -212,7 +256,7 @@ class _Judge:
 
     def _once(self, name: str, config: Config, time_scale: int) -> dict[str, Any]:
         known = json.loads(self.contenders.read_text(encoding="utf-8")) if self.contenders.exists() else {}
-        key = name if time_scale == 1 else f"{name}, x{time_scale} in time"
+        key = f"{name}, {config.data.degradation}" + ("" if time_scale == 1 else f", x{time_scale} in time")
         if key not in known:
             log.info("judging %s", name)
             network = None if name == "bicubic" else open_network(name)[0]
@@ -231,6 +275,7 @@ class _Judge:
                 degradation=degradation,
                 device=device,
                 temporal=True,
+                lpips=self.lpips,
                 time_scale=time_scale,
                 progress=lambda count: _advance(bar, count),
             )

@@ -18,7 +18,7 @@ from distill.proof.results import Comparison, Run
 
 __all__ = ["Cost", "Reproduction", "costs", "reproduction"]
 
-_COMPARED = ("teacher", "student", "distillation.")
+_COMPARED = ("teacher", "student", "distillation.", "data.unlabelled")
 """Keys of a recipe that a comparison is about; a method and its controls have the same student in any case."""
 _OF_THE_RUN = ("training.seed", "training.device", "data.workers", "distillation.cache")
 """Keys that a fair comparison may differ in: they change neither what is learnt from nor for how long."""

@@ -147,7 +147,9 @@ def read_comparison(folder: Path) -> Comparison:
     missing = ["preliminary: no run was judged yet, and the figures are those of training's validation"] * preliminary
     for method in plan["methods"]:
         for seed in plan["seeds"]:
-            found = _run(folder / plan["folders"].get(method, method) / f"seed-{seed}", method, seed, figures)
+            found = _run(
+                folder / plan["folders"].get(method, method) / f"seed-{seed}", method, seed, figures, plan["student"]
+            )
             if isinstance(found, Run):
                 runs[method, seed] = found
             else:
@@ -204,7 +206,7 @@ def _plan(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged ({error}); give the --out folder of distill compare.") from error
 
 
-def _run(path: Path, method: str, seed: int, figures: str) -> Run | str:
+def _run(path: Path, method: str, seed: int, figures: str, student: str) -> Run | str:
     """The run, or why it is left out."""
     name = f"{method} at seed {seed}"
     if not path.is_dir():
@@ -221,6 +223,8 @@ def _run(path: Path, method: str, seed: int, figures: str) -> Run | str:
         before = trained.get("student before")
         before = None if before is None else float(before["average"]["psnr"])
         config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        if config.get("student") == student.replace("{seed}", str(seed)):
+            config["student"] = student  # a file for each seed is one student
         environment = json.loads((path / "env.json").read_text(encoding="utf-8"))
         return Run(path, method, seed, judged, before, _flat(config), environment, _history(path), _minutes(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +11,11 @@ from typing import Any
 
 from distill.config import Config, read_config, read_yaml
 from distill.errors import ConfigError
+from distill.proof.compare import with_own_settings
 
 __all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
 
+_WEIGHTS = "distillation.weights."
 _KEYS = {"title", "setting", "recipe", "rows", "paper"}
 
 
@@ -70,6 +72,7 @@ def read_table(path: Path) -> Table:
     recipe, paper = content.get("recipe") or {}, content.get("paper") or {}
     if isinstance(recipe, str):
         recipe = read_yaml(path.parent / recipe)
+    rows, paper = ({str(name): each for name, each in part.items()} for part in (rows, paper))
     return Table(path, str(content.get("title", path.stem)), str(content.get("setting", "")), recipe, rows, paper)
 
 
@@ -81,10 +84,12 @@ def table_rows(table: Table, file: Path | None, settings: Iterable[str], flags: 
     """
     shared = (str(table.path), table.recipe)
     settings = list(settings)
-    return {
-        name: read_config(file, settings, flags, before=shared, after=(f"{table.path}, row {name!r}", changes))
-        for name, changes in table.rows.items()
-    }
+    rows = {}
+    for name, changes in table.rows.items():
+        row = read_config(file, settings, flags, before=shared, after=(f"{table.path}, row {name!r}", changes))
+        added = [key.removeprefix(_WEIGHTS) for key in changes if key.startswith(_WEIGHTS)]
+        rows[name] = with_own_settings(row, added)
+    return rows
 
 
 def compared_with_paper(table: Table, folder: Path) -> dict[str, Any]:
@@ -92,12 +97,14 @@ def compared_with_paper(table: Table, folder: Path) -> dict[str, Any]:
     facts = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     recipe = read_yaml(folder / facts["folders"][next(iter(table.rows))] / "recipe.yaml")
     training, data = recipe["training"], recipe["data"]
+    judged = {row: {path.parent.name for path in _judged(folder / facts["folders"][row])} for row in table.rows}
+    seeds = sorted(set.intersection(*judged.values()))
+    ours = {row: _mean_over_seeds(folder / facts["folders"][row], seeds) for row in table.rows}
     setting = (
-        f"{facts['steps']} steps, batch {training['batch']}, crops of {data['crop']}, {len(facts['seeds'])} seeds, "
+        f"{facts['steps']} steps, batch {training['batch']}, crops of {data['crop']}, seeds: {len(seeds)}, "
         f"data {data['path']}, degradation {data['degradation']}, judged on {facts['judge'] or data['validation']}; "
         "Y channel, PSNR in dB"
     )
-    ours = {row: _mean_over_seeds(folder / facts["folders"][row]) for row in table.rows}
     return {
         "title": table.title,
         "ours": {"setting": setting, "rows": ours},
@@ -120,9 +127,13 @@ def beside_paper(table: Table, folder: Path) -> str:
     return "\n".join([*lines, *(f"{whose + ':':<7}{compared[whose]['setting']}" for whose in ("ours", "paper"))])
 
 
-def _mean_over_seeds(folder: Path) -> dict[str, float]:
-    """Clip -> dB, then the average, over the runs that are judged."""
-    files = sorted(folder.glob("seed-*/judged.json"))
+def _judged(folder: Path) -> list[Path]:
+    return sorted(folder.glob("seed-*/judged.json"))
+
+
+def _mean_over_seeds(folder: Path, seeds: Collection[str]) -> dict[str, float]:
+    """Clip -> dB, then the average, over the seeds at which every row is judged."""
+    files = [path for path in _judged(folder) if path.parent.name in seeds]
     judged = [json.loads(path.read_text(encoding="utf-8"))["student after"] for path in files]
     if not judged:
         return {}

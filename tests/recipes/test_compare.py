@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from distill.cli import main
-from distill.config import read_yaml
+from distill.config import Config, DataConfig, DistillationConfig, read_yaml
+from distill.methods import method, weights
+from distill.proof.compare import methods_as_rows
 from distill.proof.tables import find_table, read_table, table_rows
 from tests.recipes.conftest import TINY
 from tests.recipes.test_documents import RECIPES
@@ -47,11 +49,11 @@ def arguments(folder, judge, *more):
 def test_every_row_and_seed_is_a_run_folder(compared):
     facts = json.loads((compared / "compare.json").read_text())
     assert (facts["methods"], facts["seeds"], facts["steps"]) == (["none", "output", "std"], [0, 1], 3)
-    for method in facts["methods"]:
+    for row in facts["methods"]:
         for seed in facts["seeds"]:
-            run = compared / method / f"seed-{seed}"
+            run = compared / row / f"seed-{seed}"
             recipe = yaml.safe_load((run / "config.yaml").read_text())
-            assert (recipe["distillation"]["method"], recipe["training"]["seed"]) == (method, seed)
+            assert (recipe["distillation"]["method"], recipe["training"]["seed"]) == (row, seed)
             judged = json.loads((run / "judged.json").read_text())
             assert list(judged) == ["bicubic", "student after", "teacher"]
             assert len(judged["student after"]["clips"]) == 2
@@ -82,6 +84,26 @@ def test_other_settings_are_refused(compared, judge, capsys):
     assert "learning_rate" in capsys.readouterr().err
 
 
+def test_a_changed_weight_stays_with_the_methods_that_have_the_term():
+    config = Config(distillation=DistillationConfig(weights={"time": 50.0}), data=DataConfig(unlabelled="more"))
+    rows = methods_as_rows(config, ["none", "output", "std"])
+    found = {name: weights(row.distillation.method, row.distillation.weights) for name, row in rows.items()}
+    assert found == {"none": {}, "output": {"output": 1.0}, "std": {"space": 0.1, "time": 50.0}}
+    assert [row.data.unlabelled for row in rows.values()] == [None, "more", "more"]
+
+
+def test_figures_of_other_footage_do_not_join(compared, judge, tmp_path, capsys):
+    assert main(arguments(compared, judge.parent, "--methods", "none", "output", "std", "--seeds", "2")) == 2
+    assert "was judged on" in capsys.readouterr().err
+
+
+def test_rows_that_would_share_a_folder_are_refused(tmp_path, judge, capsys):
+    table = tmp_path / "table.yaml"
+    table.write_text("rows: {a b: {distillation.method: none}, a/b: {distillation.method: output}}")
+    assert main(arguments(tmp_path / "out", judge, "--table", str(table))) == 2
+    assert "a-b" in capsys.readouterr().err
+
+
 def test_report_answers(compared, document):
     found = document("report", compared)
     assert {answer["method"] for answer in found["answers"]} >= {"std", "output"}
@@ -107,11 +129,24 @@ def test_wrong_input(tmp_path, judge, capsys, extra, message):
     assert not (tmp_path / "out").exists()
 
 
+def _what_is_learnt(config):
+    """Terms with their weights, and the features they compare."""
+    settings = config.distillation
+    features = settings.features or method(settings.method).features
+    terms = weights(settings.method, settings.weights)
+    if settings.method == "none":
+        assert not terms, "the control has terms"
+    else:
+        assert set(terms) == set(method(settings.method).weights)
+    return tuple(terms.items()), features
+
+
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_every_table_is_usable(path):
     table = read_table(path)
     rows = table_rows(table, None, [], {})
-    assert len({str(config) for config in rows.values()}) == len(rows), "two rows are the same"
+    learnt = {name: (*_what_is_learnt(config), config.teacher, config.student) for name, config in rows.items()}
+    assert len(set(learnt.values())) == len(rows), "two rows are the same"
     assert set(table.paper) == set(table.rows)
     for config in rows.values():
         assert config.training.steps == (1000 if path.stem.endswith("-small") else 800_000)
