@@ -351,7 +351,7 @@ def test_footage_without_truth_is_supervised_by_the_teacher(networks, batch):
 def test_unknown_methods_and_terms_are_told(networks):
     with pytest.raises(ConfigError, match=r"There is no method 'stdd'. Did you mean 'std'"):
         distillation(*networks, DistillationConfig(method="stdd"))
-    with pytest.raises(ConfigError, match=r"has no term 'spaec'.*; distillation.weights.time is -1, expected a number"):
+    with pytest.raises(ConfigError, match=r"has no term 'spaec'.* distillation.weights.time is -1, expected a number"):
         distillation(*networks, DistillationConfig(weights={"spaec": 1, "time": -1}))
 
 
