@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork
+from distill.layers import channels_last
 from distill.metrics import luma, psnr, ssim, to_8_bit
 from distill.perceptual_distance import CONVENTION as PERCEPTUAL_CONVENTION
 from distill.perceptual_distance import LPIPS
@@ -80,6 +81,8 @@ def evaluate(
     rate = time_scale if time_scale is not None else 1 if network is None else network.time_scale
     asked = _Asked(degradation, scale, channel, crop, torch.device(device), frames, rate, temporal, lpips)
     _check(network, clips, asked)
+    if network is not None:
+        channels_last(network.to(asked.device))  # outside of inference mode, whose tensors cannot be trained
     with _evaluating(network), torch.inference_mode():
         scores = _scores(network, clips, asked, progress or (lambda _: None))
     return Evaluation(scores, asked.convention(network))
@@ -132,9 +135,6 @@ def _scores(
     network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked, progress: Callable[[int], None]
 ) -> dict[str, Score]:
     perceptual = LPIPS.published().to(asked.exact) if asked.lpips else None
-    if network is not None:
-        # channels last is faster wherever convolutions are; it changes no result
-        network.to(asked.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     scores: dict[str, Score] = {}
     for clip in clips:
         source, judge = _Source(clip, asked), _Judge(asked, perceptual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +17,7 @@ __all__ = [
     "LumaChroma",
     "PixelShuffleTail",
     "ResidualBlock",
+    "channels_last",
     "crop_to",
     "full_precision",
     "leaky",
@@ -205,3 +207,13 @@ def crop_to(features: Tensor, height: int, width: int) -> Tensor:
 def leaky(features: Tensor) -> Tensor:
     """Leaky ReLU with the slope of all these networks, 0.1."""
     return functional.leaky_relu(features, 0.1)
+
+
+def channels_last(module: nn.Module) -> None:
+    """Lay a module's weights out with their channels last in memory: faster wherever convolutions are, on CPU and GPU.
+
+    It changes no result beyond the rounding of floats. A 3-D convolution's weights, which have five axes, stay.
+    """
+    for tensor in chain(module.parameters(), module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

@@ -106,10 +106,12 @@ def cost_list(costs: Sequence[Cost]) -> Markup:
     for cost in costs:
         keywords = ", ".join(f"{name}={value}" for name, value in cost.keywords.items())
         shared = f", one architecture for {', '.join(cost.methods)}" if len(cost.methods) > 1 else ""
+        doubled = cost.keywords.get("time_scale", 1) == 2
+        restored = "a restored frame and the one before it, in windows" if doubled else "a restored frame"
         facts = [
             ("Student", f"{cost.network}{f' ({keywords})' if keywords else ''}{shared}"),
             ("Parameters", f"{cost.parameters:,}"),
-            ("Multiply-accumulates", f"{cost.macs / 1e9:.2f} billion for a restored frame, low resolution {cost.size}"),
+            ("Multiply-accumulates", f"{cost.macs / 1e9:.2f} billion for {restored}, low resolution {cost.size}"),
         ]
         if any(cost.minutes.values()):
             minutes = [f"{method} {fmean(found):.1f} min" for method, found in cost.minutes.items() if found]

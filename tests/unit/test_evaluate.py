@@ -17,6 +17,7 @@ from distill.evaluate import PSNR_LIMIT, evaluate
 from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
 from distill.metrics import luma, psnr, ssim, to_8_bit
 from distill.temporal import TemporalConsistency
+from students.fastdvdnet import FastDVDnet
 
 
 class MemoryClip(Clip):
@@ -358,3 +359,11 @@ def test_a_network_that_loses_frames_is_caught() -> None:
 
     with pytest.raises(ValueError, match="1 frames fewer"):
         evaluate(Lossy(), [noise_clip("lossy", 5)], degradation="bi")
+
+
+def test_a_network_can_be_trained_after_it_was_judged() -> None:
+    network = FastDVDnet(channels=8, blocks=1, widths=(8, 8, 8), frame_channels=4)
+    evaluate(network, [noise_clip("a", 2)], degradation="bi")
+    network.train()
+    network(torch.rand(1, 3, 3, 8, 8)).frames.mean().backward()
+    assert network.tail.conv_last.weight.grad is not None
