@@ -291,7 +291,8 @@ def _student(config: Config, command: str) -> tuple[VideoNetwork, Described]:
     role: registry.Role | None = "student" if config.teacher is not None else None
     if _is_file(config.student):
         network, before = open_network(config.student, role)
-        if any(before.keywords.get(key) != value for key, value in config.student_options.items()):
+        known = {"time_scale": 1, **before.keywords}
+        if any(known.get(key) != value for key, value in config.student_options.items()):
             raise ConfigError(
                 f"{config.student} holds {before.name} {dict(before.keywords)}, which is not built anew; "
                 f"leave out student_options {dict(config.student_options)}, or give a name instead of the file."
