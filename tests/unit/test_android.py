@@ -198,8 +198,10 @@ def test_a_program_that_hangs_is_stopped(adb, phone, student, program, monkeypat
 def test_ctrl_c_cleans_up(adb, phone, student, program, tmp_path):
     (phone.state / "hangs").touch()
     code = f"""
+import signal
 from pathlib import Path
 from export.android import profile_android
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits none
 profile_android(Path({str(student)!r}), Path({str(program)!r}))
 """
     command = [sys.executable, "-c", code]
