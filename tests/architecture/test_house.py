@@ -93,6 +93,9 @@ def test_the_wheel_holds_what_a_user_needs(tmp_path):
         "teachers/shipped/edvr-s.safetensors",
         "teachers/shipped/edvr-s.md",
         "configs/std_vimeo90k.yaml",
+        "configs/ablations/table2-small.yaml",
+        "distill/proof/compare.py",
+        "distill/losses/memory.py",
         "export/devices/host.yaml",
         "export/profile_schema.json",
     ):
