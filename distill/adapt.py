@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,14 +22,14 @@ from distill.config import Config, read_config
 from distill.data import Clip, bicubic_upsample, find_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
-from distill.evaluate import PSNR_LIMIT
+from distill.evaluate import ClipJudge
 from distill.interfaces import VideoNetwork
-from distill.metrics import luma, psnr, ssim, to_8_bit
+from distill.metrics import to_8_bit
 from distill.recipe import Prepared, open_network, prepare, run_recipe
 from distill.run_folder import RunFolder
 from distill.scores import Evaluation, Score
 from distill.task import Teacher
-from distill.temporal import CONVENTION, TemporalConsistency
+from distill.temporal import CONVENTION
 
 __all__ = ["adaptation", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
 
@@ -170,13 +169,13 @@ def agreement(
         for clip in clips:
             low = _middles(clip).to(device)
             scale = teachers[0].network.scale
-            judges = {name: _Judge() for name in networks}
+            judges = {name: ClipJudge(temporal=True) for name in networks}
             restored = [_restored(network, low, scale) for network in networks.values()]
             for reference, *frames in zip(_taught(teachers, low), *restored, strict=True):
                 for judge, frame in zip(judges.values(), frames, strict=True):
                     judge.add(frame, reference)
             for name, judge in judges.items():
-                scores[name][clip.name] = judge.score()
+                scores[name][clip.name] = judge.score(clip.name)
     convention: dict[str, str | int] = {
         "channel": "y",
         "crop": 0,
@@ -189,26 +188,6 @@ def agreement(
         **CONVENTION,
     }
     return {name: Evaluation(found, convention) for name, found in scores.items()}
-
-
-class _Judge:
-    """Compares one clip frame by frame."""
-
-    def __init__(self) -> None:
-        self.frames: list[tuple[float, float]] = []
-        self.temporal = TemporalConsistency()
-
-    def add(self, restored: Tensor, reference: Tensor) -> None:
-        """The next frame, both (3, H, W) uint8."""
-        compared = luma(restored), luma(reference)
-        self.frames.append((min(psnr(*compared), PSNR_LIMIT), ssim(*compared)))
-        self.temporal.add(restored, reference)
-
-    def score(self) -> Score:
-        """Of the clip."""
-        tof, warping, own = self.temporal.result() or (None, None, None)
-        likeness, structure = (fmean(figures) for figures in zip(*self.frames, strict=True))
-        return Score(likeness, structure, len(self.frames), tof=tof, warping=warping, truth_warping=own)
 
 
 def _middles(clip: Clip) -> Tensor:

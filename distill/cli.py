@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from distill.cli_adapt import add_adapt_command
 from distill.cli_compare import add_compare_commands
 from distill.cli_export import add_export_commands
-from distill.cli_parts import opened, progress, show
+from distill.cli_parts import add_run_options, opened, progress, resumed, show
 from distill.cli_profile import add_profile_command
-from distill.errors import CheckFailed, ConfigError, DistillError
+from distill.errors import CheckFailed, DistillError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
@@ -129,7 +129,6 @@ def _add_training(commands: Any) -> None:
     for command in (train, pretrain):
         command.add_argument("--time-scale", type=int, choices=(1, 2), help="2: the student doubles the frame rate")
         command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
-        command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
         default = "std" if command is train else "none"
         command.add_argument(
             "--method", help=f"what is learnt beside the truth, of `distill list methods` (default: {default})"
@@ -137,12 +136,7 @@ def _add_training(commands: Any) -> None:
         command.add_argument("--data", help="footage to train on (default: the shipped samples)")
         command.add_argument("--unlabelled", metavar="DIR", help="more footage, of low resolution as it is")
         command.add_argument("--out", type=Path, help="run folder (default: runs/TEACHER-STUDENT)")
-        command.add_argument("--resume", nargs="?", const="auto", metavar="auto|FILE", help="go on from a saved state")
-        command.add_argument("--device", help="auto, cpu or cuda")
-        command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
-        command.add_argument("--seed", type=int)
-        command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
-        command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+        add_run_options(command)
 
 
 def _count(text: str) -> int:
@@ -156,7 +150,7 @@ def _train(options: argparse.Namespace) -> int:
     from distill.recipe import prepare, run_recipe
     from distill.run_folder import RunFolder
 
-    path, state = _resumed(options)
+    path, state = resumed(options)
     config_file = options.config
     if path is not None and state is not None and config_file is None:
         config_file = state.parent.parent / "config.yaml"
@@ -184,21 +178,6 @@ def _train(options: argparse.Namespace) -> int:
     lines = ["", *_contenders(results), "", f"student  {run.student}", "next:", *_next_commands(run.path)]
     show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
     return _DONE
-
-
-def _resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """The run folder, if the options name one, and the state to go on from, if there is one."""
-    if options.resume is None:
-        return options.out, None
-    if options.resume == "auto":
-        if options.out is None:
-            raise ConfigError("--resume auto needs --out, the run folder to go on in.")
-        last = options.out / "checkpoints" / "last.pt"
-        return options.out, last if last.exists() else None
-    state = Path(options.resume)
-    if not state.is_file():
-        raise ConfigError(f"There is no state {state} to go on from.")
-    return options.out or state.parent.parent, state
 
 
 def _default_run(teacher: str | None, student: str) -> Path:

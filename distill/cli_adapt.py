@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.cli_parts import show
-from distill.errors import ConfigError
+from distill.cli_parts import add_run_options, resumed, show
 
 __all__ = ["add_adapt_command"]
 
@@ -23,14 +22,8 @@ def add_adapt_command(commands: Any, add: Callable[..., argparse.ArgumentParser]
     command.add_argument("--teacher", help="a name or a file of weights (default: edvr)")
     command.add_argument("--steps", type=int, help="default: 400")
     command.add_argument("--data", help="footage of known truth that stays in (default: the shipped samples)")
-    command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
     command.add_argument("--out", type=Path, help="run folder (default: runs/adapt-FOOTAGE)")
-    command.add_argument("--resume", nargs="?", const="auto", metavar="auto", help="go on in --out")
-    command.add_argument("--device", help="auto, cpu or cuda")
-    command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
-    command.add_argument("--seed", type=int)
-    command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
-    command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+    add_run_options(command)
 
 
 def _adapt(options: argparse.Namespace) -> int:
@@ -38,7 +31,7 @@ def _adapt(options: argparse.Namespace) -> int:
     from distill.config import to_yaml
     from distill.run_folder import RunFolder, next_free
 
-    path, state = _resumed(options)
+    path, state = resumed(options)
     flags = {
         "teacher": options.teacher,
         "data.path": options.data,
@@ -60,16 +53,6 @@ def _adapt(options: argparse.Namespace) -> int:
     document = {"run": str(run.path), "student": str(run.student), "teacher": config.teacher, **results}
     show(options, document, "\n".join(_lines(document)))
     return _DONE
-
-
-def _resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """The run folder, if the options name one, and the state to go on from, if there is one."""
-    if options.resume is None:
-        return options.out, None
-    if options.resume != "auto" or options.out is None:
-        raise ConfigError("--resume takes auto alone here and needs --out, the run folder to go on in.")
-    last = options.out / "checkpoints" / "last.pt"
-    return options.out, last if last.exists() else None
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

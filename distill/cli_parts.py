@@ -10,14 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import InputError
+from distill.errors import ConfigError, InputError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
     from distill.checkpoint import Described
     from distill.interfaces import SlidingNetwork, VideoNetwork
 
-__all__ = ["is_exported", "opened", "progress", "show", "size", "window_network"]
+__all__ = [
+    "add_run_options",
+    "is_exported",
+    "opened",
+    "progress",
+    "resumed",
+    "show",
+    "size",
+    "window_network",
+]
 
 
 def opened(name: str) -> tuple[VideoNetwork, Described]:
@@ -85,3 +94,29 @@ def show(options: argparse.Namespace, document: Any, text: str) -> None:
     """One JSON document or the text, on standard output."""
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else text + "\n")
     sys.stdout.flush()
+
+
+def add_run_options(command: argparse.ArgumentParser) -> None:
+    """What every command that trains takes."""
+    command.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", help="any key of a recipe")
+    command.add_argument("--resume", nargs="?", const="auto", metavar="auto|FILE", help="go on from a saved state")
+    command.add_argument("--device", help="auto, cpu or cuda")
+    command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
+    command.add_argument("--seed", type=int)
+    command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
+    command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+
+
+def resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """The run folder, if the options name one, and the state to go on from, if there is one."""
+    if options.resume is None:
+        return options.out, None
+    if options.resume == "auto":
+        if options.out is None:
+            raise ConfigError("--resume auto needs --out, the run folder to go on in.")
+        last = options.out / "checkpoints" / "last.pt"
+        return options.out, last if last.exists() else None
+    state = Path(options.resume)
+    if not state.is_file():
+        raise ConfigError(f"There is no state {state} to go on from.")
+    return options.out or state.parent.parent, state

@@ -24,7 +24,7 @@ from distill.scores import Evaluation, Quality, Score
 from distill.temporal import CONVENTION as TEMPORAL_CONVENTION
 from distill.temporal import TemporalConsistency
 
-__all__ = ["PSNR_LIMIT", "Evaluation", "Quality", "Score", "evaluate"]
+__all__ = ["PSNR_LIMIT", "ClipJudge", "Evaluation", "Quality", "Score", "evaluate"]
 
 PSNR_LIMIT = 100.0
 """A frame's PSNR counts as so many dB at most: that of equal pictures is infinite, of no use in a mean or in JSON."""
@@ -137,7 +137,7 @@ def _scores(
     perceptual = LPIPS.published().to(asked.exact) if asked.lpips else None
     scores: dict[str, Score] = {}
     for clip in clips:
-        source, judge = _Source(clip, asked), _Judge(asked, perceptual)
+        source, judge = _Source(clip, asked), _judge(asked, perceptual)
         for restored in _restored(network, source):
             judge.add(to_8_bit(restored).to(asked.exact), source.waiting.popleft())
             progress(1)
@@ -203,28 +203,54 @@ class _Frame(NamedTuple):
     lpips: float | None
 
 
-class _Judge:
-    """Measures one clip frame by frame."""
+def _judge(asked: _Asked, perceptual: LPIPS | None) -> ClipJudge:
+    return ClipJudge(
+        asked.channel, asked.crop, time_scale=asked.time_scale, temporal=asked.temporal, perceptual=perceptual
+    )
 
-    def __init__(self, asked: _Asked, perceptual: LPIPS | None) -> None:
-        self.asked, self.perceptual = asked, perceptual
-        self.temporal = TemporalConsistency(asked.crop) if asked.temporal else None
+
+class ClipJudge:
+    """Measures one clip frame by frame.
+
+    Args:
+        channel: "y" compares `luma`, "rgb" all three channels.
+        crop: pixels left out along every edge.
+        time_scale: 2 also scores every second frame and those between them apart.
+        temporal: also measure `TemporalConsistency`.
+        perceptual: measures LPIPS where given.
+    """
+
+    def __init__(
+        self,
+        channel: Literal["y", "rgb"] = "y",
+        crop: int = 0,
+        *,
+        time_scale: int = 1,
+        temporal: bool = False,
+        perceptual: LPIPS | None = None,
+    ) -> None:
+        self.channel, self.crop, self.time_scale, self.perceptual = channel, crop, time_scale, perceptual
+        self.temporal = TemporalConsistency(crop) if temporal else None
         self.frames: list[_Frame] = []
 
     def add(self, restored: Tensor, truth: Tensor) -> None:
         """The next frame, both (3, H, W) uint8."""
-        crop = self.asked.crop
-        compared = (luma(restored), luma(truth)) if self.asked.channel == "y" else (restored, truth)
+        crop = self.crop
+        compared = (luma(restored), luma(truth)) if self.channel == "y" else (restored, truth)
         distance = None if self.perceptual is None else self.perceptual.of_levels(restored, truth, crop)
         self.frames.append(_Frame(min(psnr(*compared, crop), PSNR_LIMIT), ssim(*compared, crop), distance))
         if self.temporal is not None:
             self.temporal.add(restored, truth)
 
     def score(self, name: str) -> Score:
-        """Of the clip, which messages call `name`."""
+        """Of the clip, which messages call `name`.
+
+        Raises:
+            DataError: no frame was added.
+        """
         if not self.frames:
             raise DataError(f"The clip {name} has no frames to measure; remove it or give a longer one.")
-        time_scale = self.asked.time_scale
+        time_scale = self.time_scale
         between = [frame for place, frame in enumerate(self.frames) if place % time_scale]
         steadiness = None if self.temporal is None else self.temporal.result()
         tof, warping, truth_warping = steadiness or (None, None, None)

@@ -23,7 +23,7 @@ from distill.recipe import named_teachers, open_network, pick_device, prepare, r
 from distill.run_folder import RunFolder, log
 from distill.trainer import Interrupted
 
-__all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows"]
+__all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows", "with_own_settings"]
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ def _checked(plan: Plan, folder: Path) -> _Judge:
         raise ConfigError(f"--seeds is {plan.seeds}, expected at least 1.")
     for name, config in plan.rows.items():
         text = to_yaml(_seedless(config))
-        known = folder / slug(name) / "recipe.yaml"
+        known = folder / _slug(name) / "recipe.yaml"
         if known.exists() and known.read_text(encoding="utf-8") != text:
             raise ConfigError(
                 f"{folder} already holds {name!r} with another recipe ({_first_difference(known, text)}); choose "
                 "another --out."
             )
-    slugs = [slug(name) for name in plan.rows]
+    slugs = [_slug(name) for name in plan.rows]
     if repeated := sorted({each for each in slugs if slugs.count(each) > 1 or not each.strip(".")}):
         raise ConfigError(f"Rows share or lack a folder name ({', '.join(repeated) or 'empty'}); name them otherwise.")
     _check_judge(plan, folder)
@@ -185,14 +185,14 @@ def _claim(plan: Plan, folder: Path) -> None:
         "teacher": first.teacher,
         "student": first.student,
         "methods": rows,
-        "folders": {name: slug(name) for name in rows},
+        "folders": {name: _slug(name) for name in rows},
         "seeds": list(range(max(plan.seeds, len(known.get("seeds", ()))))),
         "steps": first.training.steps,
         "judge": None if plan.judge is None else str(plan.judge),
         "command": plan.command,
     }
     for name, config in plan.rows.items():
-        recipe = folder / slug(name) / "recipe.yaml"
+        recipe = folder / _slug(name) / "recipe.yaml"
         recipe.parent.mkdir(parents=True, exist_ok=True)
         with replacing(recipe) as temporary:
             temporary.write_text(to_yaml(_seedless(config)), encoding="utf-8")
@@ -213,7 +213,7 @@ def _seedless(config: Config) -> Config:
     return replace(config, training=replace(config.training, seed=0, device="auto"))
 
 
-def slug(name: str) -> str:
+def _slug(name: str) -> str:
     """A row's name as that of a folder."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-")
 
@@ -225,7 +225,7 @@ def _runs(plan: Plan, folder: Path) -> Iterator[tuple[str, Config, Path]]:
     """
     for seed in range(plan.seeds):
         for name, config in plan.rows.items():
-            path = folder / slug(name) / f"seed-{seed}"
+            path = folder / _slug(name) / f"seed-{seed}"
             student = config.student.replace("{seed}", str(seed))
             yield name, replace(config, student=student, training=replace(config.training, seed=seed)), path
 
