@@ -167,11 +167,12 @@ def _check_judge(plan: Plan, folder: Path) -> None:
     """Figures of other footage, or of another degradation, must not stand beside new ones."""
     path = folder / "compare.json"
     if path.exists() and any(folder.glob("*/seed-*/judged.json")):
-        known = json.loads(path.read_text(encoding="utf-8"))["judge"]
+        known = json.loads(path.read_text(encoding="utf-8"))
         asked = None if plan.judge is None else str(plan.judge)
-        if known != asked:
+        if (known["judge"], known.get("lpips", False)) != (asked, plan.lpips):
             raise ConfigError(
-                f"{folder} was judged on {known or 'the validation footage'}; judge on that, or choose another --out."
+                f"{folder} was judged on {known['judge'] or 'the validation footage'}"
+                f"{', with --lpips' if known.get('lpips') else ''}; judge likewise, or choose another --out."
             )
 
 
@@ -189,6 +190,7 @@ def _claim(plan: Plan, folder: Path) -> None:
         "seeds": list(range(max(plan.seeds, len(known.get("seeds", ()))))),
         "steps": first.training.steps,
         "judge": None if plan.judge is None else str(plan.judge),
+        "lpips": plan.lpips,
         "command": plan.command,
     }
     for name, config in plan.rows.items():

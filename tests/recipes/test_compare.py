@@ -97,6 +97,11 @@ def test_figures_of_other_footage_do_not_join(compared, judge, tmp_path, capsys)
     assert "was judged on" in capsys.readouterr().err
 
 
+def test_figures_by_other_metrics_do_not_join(compared, judge, capsys):
+    assert main(arguments(compared, judge, "--methods", "none", "output", "std", "--seeds", "2", "--lpips")) == 2
+    assert "judge likewise" in capsys.readouterr().err
+
+
 def test_rows_that_would_share_a_folder_are_refused(tmp_path, judge, capsys):
     table = tmp_path / "table.yaml"
     table.write_text("rows: {a b: {distillation.method: none}, a/b: {distillation.method: output}}")
