@@ -20,6 +20,7 @@ from distill import __version__
 from distill.errors import ConfigError
 from export.contender import Contender, FileEntry, NetworkEntry, opened
 from export.machine import Limits, Machine, Peak, this_machine
+from export.onnx_peak import int8_gops
 from export.operators import Operators
 from export.profile_row import Row, counted_threads, figures
 from export.profile_table import table
@@ -162,7 +163,7 @@ def profile(
     date, machine, before = datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), torch.get_num_threads()
     looked_into = [opened(entry) for entry in entries]
     fixed = tuple(dict.fromkeys(size for each in looked_into for size in each.sizes))
-    limits = Limits(threads, int8=any(each.precision == "int8" for each in looked_into))
+    limits = Limits(threads, int8=int8_gops if any(each.precision == "int8" for each in looked_into) else None)
     rows: list[Row] = []
     operated: list[Operators] = []
     long: list[Sustained] = []

@@ -28,6 +28,7 @@ from export.graph import PICTURES
 from export.onnx_layout import layer_of, without_transposed
 from export.onnx_program import load
 from export.program import Array, Program
+from export.runtime import SESSION_OPTIONS, open_session
 from export.to_onnx import check, onnx_model
 
 if TYPE_CHECKING:
@@ -283,7 +284,8 @@ def _quantised(model: ModelProto, ranges: _Ranges, integer: Collection[str]) -> 
     result: ModelProto = quantizer.model.model
     _join(result, apart)
     del result.metadata_props[:]  # the quantiser leaves notes there
-    for key, value in sorted((facts | {"precision": "int8"}).items()):
+    told = " ".join(f"{key}={value}" for key, value in SESSION_OPTIONS.items())
+    for key, value in sorted((facts | {"precision": "int8", "x64_session_options": told}).items()):
         result.metadata_props.add(key=key, value=value)
     check(result)
     return result
@@ -329,12 +331,7 @@ class _AsWritten(Program):
     """A file without ONNX Runtime's habit of quantising a float convolution, tensor-wise, between quantised ones."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        left_out = {"disabled_optimizers": ["WeightBiasQuantization"]}
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **left_out)
+        self._session = open_session(path, without=["WeightBiasQuantization"])
         self._names = [each.name for each in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
