@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from distill import registry
-from distill.checkpoint import replacing
 from distill.config import Config, read_config
 from distill.data import Clip, bicubic_upsample, find_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
 from distill.evaluate import ClipJudge
+from distill.files import replacing
 from distill.interfaces import VideoNetwork
 from distill.metrics import to_8_bit
 from distill.recipe import Prepared, open_network, prepare, run_recipe

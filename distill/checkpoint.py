@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,10 @@ from torch import Tensor
 
 from distill import registry
 from distill.errors import CheckpointError, ConfigError
+from distill.files import replacing
 from distill.interfaces import VideoNetwork
 
-__all__ = ["Checkpoint", "Described", "load", "read", "read_training_state", "replacing", "save", "save_training_state"]
+__all__ = ["Checkpoint", "Described", "load", "read", "read_training_state", "save", "save_training_state"]
 
 _FORMAT = "distill-vsr 1"
 _UNREADABLE = (
@@ -134,18 +133,6 @@ def read_training_state(path: Path) -> tuple[Described, dict[str, Tensor], dict[
     if content.get("format") != _FORMAT or "training" not in content:
         raise CheckpointError(f"{path} holds no training state; to resume, give a run's checkpoints/last.pt.")
     return _from_header(content, path), content["weights"], content["training"]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to; takes `path`'s place only once the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _header(described: Described) -> dict[str, Any]:

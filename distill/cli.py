@@ -146,9 +146,10 @@ def _count(text: str) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from distill.config import read_config, to_yaml
+    from distill.config import read_config
     from distill.recipe import prepare, run_recipe
     from distill.run_folder import RunFolder
+    from distill.settings import to_yaml
 
     path, state = resumed(options)
     config_file = options.config

@@ -28,8 +28,8 @@ def add_adapt_command(commands: Any, add: Callable[..., argparse.ArgumentParser]
 
 def _adapt(options: argparse.Namespace) -> int:
     from distill.adapt import adaptation, prepare_adaptation, run_adaptation
-    from distill.config import to_yaml
     from distill.run_folder import RunFolder, next_free
+    from distill.settings import to_yaml
 
     path, state = resumed(options)
     flags = {

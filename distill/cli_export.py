@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace, kind: Format, precisions: Sequence[str])
 
 def _write_ort(onnx: Path) -> None:
     """The .ort form beside the file, and the list of operators that it needs."""
-    from distill.checkpoint import replacing
+    from distill.files import replacing
     from export.to_onnx import ort_operators, write_ort
 
     with replacing(onnx.with_suffix(".ort")) as temporary:

@@ -82,7 +82,7 @@ def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row
 
 
 def _write_report(target: Path, found: Any, document: Any, command: str) -> None:
-    from distill.checkpoint import replacing
+    from distill.files import replacing
     from export.report import html
 
     for path, text in ((target, html(found, command)), (target.with_suffix(".json"), json.dumps(document, indent=2))):

@@ -11,6 +11,9 @@ DistillError                 everything this project raises on purpose
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "CheckFailed",
     "CheckpointError",
@@ -19,6 +22,7 @@ __all__ = [
     "DistillError",
     "InputError",
     "TrainingDiverged",
+    "did_you_mean",
 ]
 
 
@@ -48,3 +52,9 @@ class CheckFailed(DistillError):
 
 class TrainingDiverged(CheckFailed):
     """The loss became infinite or not a number, or deformable offsets exploded."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for the nearest known word, or nothing."""
+    nearest = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distill.errors import ConfigError
+from distill.errors import ConfigError, did_you_mean
 from distill.losses.affinity import Affinity
 from distill.losses.attention import AttentionMax, AttentionSum, Space
 from distill.losses.attention_transfer import AttentionTransfer
@@ -23,7 +23,6 @@ from distill.losses.perceptual import Perceptual
 from distill.losses.star import StarFlow, StarSpace, StarSpaceTime, StarTime
 from distill.losses.temporal_difference import Temporal
 from distill.losses.term import Term
-from distill.registry import did_you_mean
 
 __all__ = ["METHODS", "TERMS", "Method", "method", "method_table", "methods", "weights"]
 

@@ -14,7 +14,7 @@ from distill.checkpoint import Described
 from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
 from distill.data.excerpt import parts
-from distill.errors import ConfigError, DataError
+from distill.errors import ConfigError, DataError, did_you_mean
 from distill.interfaces import VideoNetwork, WindowNetwork
 from distill.methods import TERMS, weights
 from distill.run_folder import RunFolder, environment, log
@@ -271,7 +271,7 @@ def _training_clips(data: DataConfig) -> list[Clip]:
     unknown = [name for name in data.exclude if not any(_excluded(clip.name, name) for clip in clips)]
     if unknown:
         known = [clip.name for clip in clips]
-        hint = registry.did_you_mean(unknown[0], known)
+        hint = did_you_mean(unknown[0], known)
         raise ConfigError(f"data.exclude names {unknown[0]!r}, which {data.path} does not have.{hint}")
     kept = [clip for clip in clips if not any(_excluded(clip.name, name) for name in data.exclude)]
     if not kept:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -18,11 +17,11 @@ from torch import Tensor
 
 import students
 import teachers
-from distill.errors import CheckpointError, ConfigError
+from distill.errors import CheckpointError, ConfigError, did_you_mean
 from distill.interfaces import Published, VideoNetwork, WindowNetwork
 from students.space_time import SpaceTime
 
-__all__ = ["PLUG_IN_GROUPS", "Entry", "Role", "did_you_mean", "entries", "find", "names", "recognise"]
+__all__ = ["PLUG_IN_GROUPS", "Entry", "Role", "entries", "find", "names", "recognise"]
 
 Role = Literal["teacher", "student"]
 
@@ -176,13 +175,6 @@ def recognise(state: Mapping[str, Tensor]) -> Published:
     shown = ", ".join(list(state)[:3])
     known = ", ".join(dict.fromkeys(entry.network.__name__ for entry in entries()))
     raise CheckpointError(f"The tensors ({shown}, ...) are of no network known here; known are {known}.")
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for the nearest known word, of equally near ones the first, or nothing."""
-    scores = {word: difflib.SequenceMatcher(None, word, given).ratio() for word in known}
-    nearest = max(scores, key=scores.__getitem__, default=None)
-    return f" Did you mean {nearest!r}?" if nearest is not None and scores[nearest] >= 0.5 else ""
 
 
 @lru_cache(maxsize=1)

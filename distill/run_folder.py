@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from distill import __version__
-from distill.checkpoint import replacing
-from distill.config import Config, to_yaml
+from distill.config import Config
 from distill.errors import ConfigError
+from distill.files import replacing
+from distill.settings import to_yaml
 
 __all__ = ["RunFolder", "environment", "log", "next_free"]
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from distill.checkpoint import replacing
 from distill.errors import CheckFailed, ConfigError
+from distill.files import replacing
 from distill.interfaces import Upsampled, VideoNetwork
 
 __all__ = ["TeacherCache"]

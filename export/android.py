@@ -18,8 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from distill.errors import CheckFailed, ConfigError, DistillError, InputError
+from distill.files import sha256_of
 from export.android_benchmarks import Benchmark, Figures, Model, benchmark_for, last_line
-from export.artifact import sha256_of
 from export.profile_row import Row
 from export.protocol import STANDARD, Protocol
 

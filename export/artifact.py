@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.errors import InputError
-
-__all__ = ["Artifact", "bytes_of", "files_of", "replacing_whole", "sha256_of"]
+__all__ = ["Artifact"]
 
 
 @dataclass(frozen=True)
@@ -34,61 +27,3 @@ class Artifact:
     bytes: int
     sha256: str
     seconds: float
-
-
-def files_of(path: Path) -> list[Path]:
-    """The file itself, or all files in the folder, in order of their names."""
-    return sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-
-
-def bytes_of(path: Path) -> int:
-    """The size of a file, or of all files in a folder."""
-    return sum(each.stat().st_size for each in files_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes; of a folder's files, each behind its name in the folder; hexadecimal."""
-    digest = hashlib.sha256()
-    for each in files_of(path):
-        if path.is_dir():
-            digest.update(each.relative_to(path).as_posix().encode() + b"\0")
-        digest.update(each.read_bytes())
-    return digest.hexdigest()
-
-
-@contextmanager
-def replacing_whole(target: Path) -> Iterator[Path]:
-    """A place of the target's name to write to; takes the target's place only once the block ends without an error.
-
-    Raises:
-        InputError: the place cannot be written to.
-    """
-    with _told(target):
-        if target.is_dir() and not _is_package(target):
-            raise InputError(f"{target} is a folder that no export made: remove it, or give another place.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
-    try:
-        temporary = folder / target.name
-        yield temporary
-        with _told(target):
-            if target.is_dir() or temporary.is_dir():  # a folder cannot be replaced in one step: put the old one aside
-                aside = folder / "before"
-                if target.exists():
-                    target.replace(aside)
-            temporary.replace(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_package(folder: Path) -> bool:
-    return folder.suffix in (".mlpackage", ".ncnn")
-
-
-@contextmanager
-def _told(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{target} cannot be written ({reason}): free the place or give another path.") from error

@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill import registry
 from distill.errors import CheckFailed, ConfigError, InputError
+from distill.files import bytes_of, sha256_of
 from distill.interfaces import SlidingNetwork
 from export import runtime
-from export.artifact import bytes_of, sha256_of
 from export.exported import ExportedNetwork
 from export.formats import Format, format_of
 from export.graph import Graph, streaming_graph, windowed_graph

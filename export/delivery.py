@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.data import Clip
-from export.artifact import Artifact, replacing_whole
+from distill.files import replacing_whole
+from export.artifact import Artifact
 from export.exported import ExportedNetwork
 from export.footage import low_resolution_clips, of_size
 from export.formats import Format, Order, export
@@ -121,7 +122,7 @@ def deliver(
     scale = order.network.scale
     low = low_resolution_clips(clips, degradation, scale)
     fitted = [of_size(clip, size) for size in order.sizes for clip in low] or low
-    with replacing_whole(target) as unproven:
+    with replacing_whole(target, is_folder=kind.is_folder) as unproven:
         artifact = export(order, kind, unproven)
         exported = ExportedNetwork(unproven, kind)
         proof = parity(order.network, exported, fitted, floor=floor)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.errors import ConfigError, InputError
+from distill.errors import ConfigError, InputError, did_you_mean
+from distill.files import bytes_of, sha256_of
 from distill.interfaces import SlidingNetwork
-from distill.registry import did_you_mean
-from export.artifact import Artifact, bytes_of, sha256_of
+from export.artifact import Artifact
 from export.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
 from export.program import Program
 
@@ -107,6 +107,7 @@ class Format:
         runtime: the package that runs it.
         extra: of this project that brings it; None where it is always there.
         sizes: how many sizes a file can have: "free", "several" (enumerated) or "one".
+        is_folder: whether its files are folders.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Format:
     runtime: str
     extra: str | None
     sizes: str
+    is_folder: bool = False
 
     def write(self, order: Order, target: Path) -> None:
         """Write the file, or the folder that is one.
@@ -160,13 +162,13 @@ FORMATS = (
     Format("onnx", ".onnx", ("fp32", "fp16", "int8"), "export.to_onnx:write", "export.onnx_program:load",
            "onnx", "onnxruntime", None, "free"),
     Format("coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write",
-           "export.coreml_program:load", "coremltools", "coremltools", None, "several"),
+           "export.coreml_program:load", "coremltools", "coremltools", None, "several", is_folder=True),
     Format("litert", ".tflite", ("fp32", "fp16", "int8"), "export.to_litert:write", "export.litert_program:load",
            "litert_torch", "ai_edge_litert", "litert", "one"),
     Format("executorch", ".pte", ("fp32", "fp16"), "export.to_executorch:write", "export.executorch_program:load",
            "executorch", "executorch", "executorch", "one"),
     Format("ncnn", ".ncnn", ("fp32", "fp16"), "export.to_ncnn:write", "export.ncnn_program:load",
-           "pnnx", "ncnn", "ncnn", "one"),
+           "pnnx", "ncnn", "ncnn", "one", is_folder=True),
 )  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def format_of(path: Path) -> Format:
 
 
 def export(order: Order, kind: Format, target: Path) -> Artifact:
-    """Write one file; see `export.artifact.replacing_whole` for a place to write it.
+    """Write one file; see `distill.files.replacing_whole` for a place to write it.
 
     Raises:
         ConfigError: a size is not positive, or the format has no such precision or sizes.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.errors import CheckFailed, InputError
-from export.artifact import sha256_of
+from distill.files import sha256_of
 from export.formats import OWN_KEYS
 from export.native_output import held_back
 from export.program import Array, Program

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from distill.errors import ConfigError
-from distill.registry import did_you_mean
+from distill.errors import ConfigError, did_you_mean
 from export.plan_graph import KINDS
 
 __all__ = [

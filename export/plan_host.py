@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from distill.checkpoint import replacing
+from distill.files import replacing
 from export.machine import this_machine
 from export.runtime import open_session
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from export.artifact import sha256_of
+from distill.files import sha256_of
 from export.conversion import Task, convert_apart
 from export.formats import Order
 from export.ncnn_program import METADATA, MODEL, WEIGHTS, NcnnProgram

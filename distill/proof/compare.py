@@ -12,15 +12,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distill.checkpoint import replacing
-from distill.config import Config, to_yaml
+from distill.config import Config
 from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
 from distill.evaluate import evaluate
+from distill.files import replacing
 from distill.interfaces import VideoNetwork
 from distill.methods import TERMS, method, weights
 from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
 from distill.run_folder import RunFolder, log
+from distill.settings import to_yaml
 from distill.trainer import Interrupted
 
 __all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows", "with_own_settings"]

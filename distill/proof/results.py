@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from distill.errors import ConfigError, DataError
+from distill.settings import flat
 
 __all__ = ["AFTER", "CONTROLS", "Comparison", "Run", "read_comparison"]
 
@@ -226,7 +227,7 @@ def _run(path: Path, method: str, seed: int, figures: str, student: str) -> Run 
         if config.get("student") == student.replace("{seed}", str(seed)):
             config["student"] = student  # a file for each seed is one student
         environment = json.loads((path / "env.json").read_text(encoding="utf-8"))
-        return Run(path, method, seed, judged, before, _flat(config), environment, _history(path), _minutes(path))
+        return Run(path, method, seed, judged, before, flat(config), environment, _history(path), _minutes(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         return f"{name} cannot be read ({' '.join(str(error).split())})"
 
@@ -240,16 +241,6 @@ def _check_alike(runs: Any, first: Run) -> None:
                 f"{run.path} was judged on other clips or by another convention than {first.path}; train it again with "
                 "the same data.validation."
             )
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _history(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
-from distill.checkpoint import replacing
 from distill.errors import ConfigError
+from distill.files import replacing
 from distill.proof.answers import answers, present_metrics, tables
 from distill.proof.curves import learning_curves
 from distill.proof.facts import costs, reproduction

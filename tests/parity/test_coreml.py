@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import CheckFailed, ConfigError, InputError
+from distill.files import files_of, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
 from distill.registry import find
-from export.artifact import files_of, sha256_of
 from export.coreml_evaluator import Evaluator
 from export.coreml_package import Package, blob, quiet_coremltools, read_package, write_package
 from export.coreml_program import EvaluatedProgram, load

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.errors import CheckFailed, ConfigError, InputError
+from distill.files import bytes_of, files_of, replacing_whole, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
-from export.artifact import bytes_of, files_of, replacing_whole, sha256_of
 from export.exported import open_exported
 from export.formats import Order, export, format_named, format_of
 from export.onnx_program import read_metadata

@@ -13,11 +13,12 @@ from PIL import Image
 
 from distill import registry
 from distill.checkpoint import Described, save
-from distill.config import Config, DataConfig, TrainingConfig, to_yaml
+from distill.config import Config, DataConfig, TrainingConfig
 from distill.data import find_clips
 from distill.evaluate import evaluate
 from distill.recipe import open_network
 from distill.run_folder import environment
+from distill.settings import to_yaml
 
 CONVENTION = {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4, "frames": "all", "time_scale": 1}
 TINY = {"channels": 8, "blocks": 1, "widths": [8, 8, 8], "frame_channels": 4}
