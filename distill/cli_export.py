@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cli_parts import show, size, window_network
+from distill.commands.options import DONE, add_command, show, size, window_network
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_export_commands"]
 
-_DONE = 0
 
-
-def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the sub-commands; `add` makes one."""
-    command = add(commands, "export", _export, "write files that a phone's runtime reads, and prove them")
+def add_export_commands(commands: Any) -> None:
+    """Add the sub-commands."""
+    command = add_command(commands, "export", _export, "write files that a phone's runtime reads, and prove them")
     command.add_argument("network", metavar="RUN", help="a run folder, a file of weights, or a network's name")
     command.add_argument("--to", required=True, metavar="FORMAT", help="onnx, coreml, litert, executorch or ncnn")
     command.add_argument("--precision", nargs="+", metavar="P", help="one file each (default: the format's first)")
@@ -36,7 +34,7 @@ def add_export_commands(commands: Any, add: Callable[..., argparse.ArgumentParse
     command.add_argument("--ort", action="store_true", help="onnx: also the .ort form, and the operators it needs")
     command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: what it takes)")
     command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
-    command = add(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
+    command = add_command(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
     command.add_argument("student", metavar="STUDENT", help="a student's name, or a file of its weights")
     command.add_argument("--size", type=size, required=True, metavar="WxH", help="low resolution")
     command.add_argument("--budget", required=True, help="of one frame, such as 16ms or 60fps")
@@ -79,7 +77,7 @@ def _export(options: argparse.Namespace) -> int:
             show(options, None, delivery.text())
     if options.json:
         show(options, [delivery.document() for delivery in deliveries], "")
-    return _DONE
+    return DONE
 
 
 def _check(options: argparse.Namespace, kind: Format, precisions: Sequence[str]) -> None:
@@ -113,7 +111,7 @@ def _plan(options: argparse.Namespace) -> int:
 
     found = plan(options.student, options.size, parse_budget(options.budget), options.device)
     show(options, found.document(), found.text())
-    return _DONE
+    return DONE
 
 
 def _stem_and_folder(run: Path) -> tuple[str, Path]:

@@ -6,11 +6,11 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cli_parts import is_exported, opened, progress, show, size, window_network
+from distill.commands.options import DONE, add_command, is_exported, opened, progress, show, size, window_network
 from distill.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add_profile_command"]
 
-_DONE = 0
-
 log = logging.getLogger("distill")
 
 
-def add_profile_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the sub-command; `add` makes one."""
-    command = add(commands, "profile", _profile, "this host's latency of exported files and networks, side by side")
+def add_profile_command(commands: Any) -> None:
+    """Add the sub-commands."""
+    command = add_command(
+        commands, "profile", _profile, "this host's latency of exported files and networks, side by side"
+    )
     command.add_argument("sources", nargs="+", metavar="SOURCE", help="exported files, run folders, files of weights")
     command.add_argument("--size", type=size, nargs="+", default=[], metavar="WxH", help="low resolution, one or more")
     command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
@@ -65,7 +65,7 @@ def _profile(options: argparse.Namespace) -> int:
     if options.report is not None:
         _write_report(options.report, found, document, options.command_line)
     show(options, document, found.table())
-    return _DONE
+    return DONE
 
 
 def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row]:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cli_parts import show
+from distill.commands.options import DONE, add_command, show
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
     from distill.config import Config
     from distill.proof.tables import Table
 
-__all__ = ["add_compare_commands"]
+__all__ = ["add_commands"]
 
-_DONE = 0
 _METHODS = ("none", "output", "std")
 
 
-def add_compare_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add `compare` and `report` to the command."""
-    command = add(commands, "compare", _compare, "train with and without distillation, same seeds, crops and steps")
+def add_commands(commands: Any) -> None:
+    """Add the sub-commands."""
+    command = add_command(
+        commands, "compare", _compare, "train with and without distillation, same seeds, crops and steps"
+    )
     command.add_argument("--teacher", help="as in train (default: edvr)")
     command.add_argument("--student", help="as in train (default: fastdvdnet)")
     command.add_argument("--methods", nargs="+", metavar="METHOD", help=f"default: {' '.join(_METHODS)}")
@@ -38,7 +38,7 @@ def add_compare_commands(commands: Any, add: Callable[..., argparse.ArgumentPars
     command.add_argument("--device", help="auto, cpu or cuda")
     command.add_argument("--precision", choices=("auto", "fp32", "bf16"))
     command.add_argument("--dry-run", action="store_true", help="check everything and say what would be run")
-    command = add(commands, "report", _report, "did distillation help? a page and a JSON file of a comparison")
+    command = add_command(commands, "report", _report, "did distillation help? a page and a JSON file of a comparison")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="that distill compare wrote")
     command.add_argument("--out", type=Path, metavar="DIR", help="for report.html and report.json (default: FOLDER)")
 
@@ -65,14 +65,14 @@ def _compare(options: argparse.Namespace) -> int:
     if options.dry_run:
         runs = dry_run(plan, folder)
         show(options, {"folder": str(folder), "runs": runs}, "\n".join(["still to run:", *runs]))
-        return _DONE
+        return DONE
     compare(plan, folder)
     if table is not None:
         show(options, compared_with_paper(table, folder), beside_paper(table, folder))
-        return _DONE
+        return DONE
     made = report(folder)
     show(options, made.document(), made.summary())
-    return _DONE
+    return DONE
 
 
 def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any]) -> dict[str, Config]:
@@ -90,4 +90,4 @@ def _report(options: argparse.Namespace) -> int:
 
     made = report(options.folder, options.out)
     show(options, made.document(), made.summary())
-    return _DONE
+    return DONE

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.cli_parts import add_run_options, resumed, show
+from distill.commands.options import DONE, add_command, add_run_options, resumed, show
 
-__all__ = ["add_adapt_command"]
-
-_DONE = 0
+__all__ = ["add_commands"]
 
 
-def add_adapt_command(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the sub-command; `add` makes one."""
-    command = add(commands, "adapt", _adapt, "fine-tune a student on your own footage, without high resolution of it")
+def add_commands(commands: Any) -> None:
+    """Add the sub-commands."""
+    command = add_command(
+        commands, "adapt", _adapt, "fine-tune a student on your own footage, without high resolution of it"
+    )
     command.add_argument("student", metavar="CHECKPOINT", help="a run folder or a file of weights")
     command.add_argument("footage", type=Path, metavar="FOOTAGE", help="of low resolution: a video, frames, or several")
     command.add_argument("--teacher", help="a name or a file of weights (default: edvr)")
@@ -48,11 +47,11 @@ def _adapt(options: argparse.Namespace) -> int:
     prepared, footage = prepare_adaptation(config, run, options.command_line)
     if options.dry_run:
         show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
-        return _DONE
+        return DONE
     results = run_adaptation(prepared, footage, options.command_line, state)
     document = {"run": str(run.path), "student": str(run.student), "teacher": config.teacher, **results}
     show(options, document, "\n".join(_lines(document)))
-    return _DONE
+    return DONE
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

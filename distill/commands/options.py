@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from distill.interfaces import SlidingNetwork, VideoNetwork
 
 __all__ = [
+    "DONE",
+    "add_command",
     "add_run_options",
     "is_exported",
     "opened",
@@ -27,6 +29,9 @@ __all__ = [
     "size",
     "window_network",
 ]
+
+DONE = 0
+"""The exit code of a command that did what it was given."""
 
 
 def opened(name: str) -> tuple[VideoNetwork, Described]:
@@ -120,3 +125,15 @@ def resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:
     if not state.is_file():
         raise ConfigError(f"There is no state {state} to go on from.")
     return options.out or state.parent.parent, state
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """Add a sub-command that `run` runs, which returns the exit code."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+    )
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
+    command.set_defaults(run=run)
+    return command

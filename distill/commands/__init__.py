@@ -1,0 +1,1 @@
+"""The sub-commands of `distill`, a file for those that belong together."""

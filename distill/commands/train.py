@@ -1,0 +1,98 @@
+"""The commands `distill train` and `distill pretrain`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from distill.commands.options import DONE, add_command, add_run_options, resumed, show
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the sub-commands."""
+    train = add_command(commands, "train", _train, "distil a student from a teacher")
+    train.add_argument("--teacher", help="a name or a file of weights (default: edvr), or several: 0.7*edvr+0.3*rbpn")
+    train.set_defaults(taught=True)
+    train.add_argument("--student", help="a name or a file to go on from (default: fastdvdnet)")
+    pretrain = add_command(commands, "pretrain", _train, "train any network without a teacher")
+    pretrain.add_argument("student", nargs="?", metavar="NETWORK", help="a name or a file to go on from")
+    pretrain.set_defaults(teacher=None, taught=False)
+    for command in (train, pretrain):
+        command.add_argument("--time-scale", type=int, choices=(1, 2), help="2: the student doubles the frame rate")
+        command.add_argument("--config", type=Path, metavar="FILE", help="a recipe")
+        default = "std" if command is train else "none"
+        command.add_argument(
+            "--method", help=f"what is learnt beside the truth, of `distill list methods` (default: {default})"
+        )
+        command.add_argument("--data", help="footage to train on (default: the shipped samples)")
+        command.add_argument("--unlabelled", metavar="DIR", help="more footage, of low resolution as it is")
+        command.add_argument("--out", type=Path, help="run folder (default: runs/TEACHER-STUDENT)")
+        add_run_options(command)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from distill.config import read_config
+    from distill.recipe import prepare, run_recipe
+    from distill.run_folder import RunFolder
+    from distill.settings import to_yaml
+
+    path, state = resumed(options)
+    config_file = options.config
+    if path is not None and state is not None and config_file is None:
+        config_file = state.parent.parent / "config.yaml"
+    flags = {
+        "teacher": options.teacher,
+        "student": options.student,
+        "student_options.time_scale": options.time_scale,
+        "distillation.method": options.method,
+        "data.path": options.data,
+        "data.unlabelled": options.unlabelled,
+        "data.force": options.force,
+        "training.device": options.device,
+        "training.precision": options.precision,
+        "training.seed": options.seed,
+    }
+    settings = options.set if options.taught else [*options.set, "teacher=null"]
+    before = None if options.taught else ("pretrain", {"distillation.method": "none"})
+    config = read_config(config_file, settings, flags, before=before)
+    run = RunFolder(path if path is not None else _default_run(config.teacher, config.student))
+    prepared = prepare(config, run, options.command_line)
+    if options.dry_run:
+        show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        return DONE
+    results = run_recipe(prepared, options.command_line, state)
+    lines = ["", *_contenders(results), "", f"student  {run.student}", "next:", *_next_commands(run.path)]
+    show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
+    return DONE
+
+
+def _default_run(teacher: str | None, student: str) -> Path:
+    from distill.run_folder import next_free
+
+    parts = [Path(name).stem.replace(":", ".") for name in (teacher, student) if name is not None]
+    return next_free(Path("runs") / "-".join(parts))
+
+
+def _contenders(results: dict[str, Any]) -> list[str]:
+    """The table at the end of training."""
+    convention = next(iter(results.values()))["convention"]
+    rows = [f"{'':<16}{'PSNR dB':>9}{'SSIM':>9}"]
+    rows += [f"{name:<16}{r['average']['psnr']:>9.3f}{r['average']['ssim']:>9.4f}" for name, r in results.items()]
+    rows.append(
+        f"({convention['channel'].upper()} channel, crop {convention['crop']}, degradation "
+        f"{convention['degradation']}, {len(next(iter(results.values()))['clips'])} validation clips, "
+        f"frames: {convention['frames']})"
+    )
+    return rows
+
+
+def _next_commands(run: Path) -> list[str]:
+    return [
+        f"  distill eval {run} --data YOUR_CLIPS",
+        f"  distill upscale IN.mp4 OUT.mp4 --network {run}",
+        f"  distill export {run} --to onnx",
+        f"  distill profile {run / 'export' / 'student.onnx'}",
+    ]
