@@ -10,8 +10,8 @@ from distill.commands.options import DONE, add_command, show
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
+    from distill.comparison.paper_tables import Table
     from distill.config import Config
-    from distill.proof.tables import Table
 
 __all__ = ["add_commands"]
 
@@ -44,9 +44,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from distill.comparison.paper_tables import beside_paper, compared_with_paper, find_table, read_table
+    from distill.comparison.running import Plan, budget, compare, dry_run
     from distill.proof import report
-    from distill.proof.compare import Plan, budget, compare, dry_run
-    from distill.proof.tables import beside_paper, compared_with_paper, find_table, read_table
 
     if options.table is not None and options.methods is not None:
         raise ConfigError("--table brings its own rows; leave --methods out.")
@@ -76,9 +76,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any]) -> dict[str, Config]:
+    from distill.comparison.paper_tables import table_rows
+    from distill.comparison.running import methods_as_rows
     from distill.config import read_config
-    from distill.proof.compare import methods_as_rows
-    from distill.proof.tables import table_rows
 
     if table is not None:
         return table_rows(table, options.config, options.set, flags)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from distill.comparison.results import Comparison, Run
 from distill.proof.plots import Line
-from distill.proof.results import Comparison, Run
 
 __all__ = ["CurvePanel", "Curves", "learning_curves"]
 

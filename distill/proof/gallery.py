@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distill.comparison.answers import Answer
+from distill.comparison.results import Comparison, Run
 from distill.data import find_clips, sample_clips
 from distill.errors import DataError, InputError
 from distill.interfaces import VideoNetwork
 from distill.metrics import luma, psnr
-from distill.proof.answers import Answer
 from distill.proof.pictures import embedded, heat, marked, profile
-from distill.proof.results import Comparison, Run
 from distill.proof.scenes import Restored, Scene, bicubic, busiest, find_scene, restore
 from distill.recipe import named_teachers, open_network, pick_device
 
@@ -87,7 +87,7 @@ def gallery(comparison: Comparison, answers: Sequence[Answer]) -> Gallery:
 
     Args:
         comparison: whose runs are opened again.
-        answers: by PSNR first, as `distill.proof.answers.answers` gives them.
+        answers: by PSNR first, as `distill.comparison.answers.answers` gives them.
     """
     notes: list[str] = []
     shown = _runs(comparison)

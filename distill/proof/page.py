@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from distill import __version__
-from distill.proof.answers import Answer, Metric, Table
+from distill.comparison.answers import Answer, Metric, Table
+from distill.comparison.facts import Cost, Reproduction
+from distill.comparison.results import Comparison
 from distill.proof.curves import Curves
-from distill.proof.facts import Cost, Reproduction
 from distill.proof.gallery import Gallery, Panel
 from distill.proof.page_tables import (
     conventions_line,
@@ -21,7 +22,6 @@ from distill.proof.page_tables import (
 )
 from distill.proof.pictures import HEAT_CSS
 from distill.proof.plots import Difference, differences, lines
-from distill.proof.results import Comparison
 from distill.proof.scenes import MARGIN
 from distill.proof.style import STYLE as OWN_STYLE
 from export.report_markup import Markup, element, joined

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from distill.proof.answers import Answer, Metric, Table, signed
-from distill.proof.facts import Cost, Reproduction
-from distill.proof.results import Comparison
-from distill.proof.statistics import Interval
+from distill.comparison.answers import Answer, Metric, Table, signed
+from distill.comparison.facts import Cost, Reproduction
+from distill.comparison.intervals import Interval
+from distill.comparison.results import Comparison
 from export.report_markup import Markup, element, joined
 
 __all__ = ["conventions_line", "cost_list", "differences_table", "reproduce", "seeds_table", "value_table"]

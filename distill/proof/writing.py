@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
+from distill.comparison.answers import answers, present_metrics, tables
+from distill.comparison.facts import costs, reproduction
+from distill.comparison.results import read_comparison
 from distill.errors import ConfigError
 from distill.files import replacing
-from distill.proof.answers import answers, present_metrics, tables
 from distill.proof.curves import learning_curves
-from distill.proof.facts import costs, reproduction
 from distill.proof.gallery import gallery
 from distill.proof.page import Findings, headlines, html
 from distill.proof.page_tables import conventions_line
-from distill.proof.results import read_comparison
 
 __all__ = ["ProofReport", "report"]
 

@@ -94,7 +94,7 @@ def test_the_wheel_holds_what_a_user_needs(tmp_path):
         "teachers/shipped/edvr-s.md",
         "configs/std_vimeo90k.yaml",
         "configs/ablations/table2-small.yaml",
-        "distill/proof/compare.py",
+        "distill/comparison/running.py",
         "distill/losses/memory.py",
         "export/devices/host.yaml",
         "export/profile_schema.json",

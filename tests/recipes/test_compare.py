@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from distill.cli import main
+from distill.comparison.paper_tables import find_table, read_table, table_rows
+from distill.comparison.running import methods_as_rows
 from distill.config import Config, DataConfig, DistillationConfig
 from distill.methods import method, weights
-from distill.proof.compare import methods_as_rows
-from distill.proof.tables import find_table, read_table, table_rows
 from distill.settings import read_yaml
 from tests.recipes.conftest import TINY
 from tests.recipes.test_documents import RECIPES

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from distill.proof.statistics import over_seeds, over_seeds_and_clips, t_cumulative, t_quantile
+from distill.comparison.intervals import over_seeds, over_seeds_and_clips, t_cumulative, t_quantile
 
 
 @pytest.mark.parametrize(

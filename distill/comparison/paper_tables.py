@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from distill.comparison.running import with_own_settings
 from distill.config import Config, read_config
 from distill.errors import ConfigError
-from distill.proof.compare import with_own_settings
 from distill.settings import read_yaml
 
 __all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]

@@ -12,9 +12,9 @@ import torch
 
 from distill import checkpoint, registry
 from distill.checkpoint import Described
+from distill.comparison.results import Comparison, Run
 from distill.costs import HEIGHT, WIDTH, multiply_accumulates
 from distill.errors import InputError
-from distill.proof.results import Comparison, Run
 
 __all__ = ["Cost", "Reproduction", "costs", "reproduction"]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.proof.results import AFTER, Comparison, Run
-from distill.proof.statistics import Interval, over_seeds, over_seeds_and_clips
+from distill.comparison.intervals import Interval, over_seeds, over_seeds_and_clips
+from distill.comparison.results import AFTER, Comparison, Run
 
 __all__ = ["METRICS", "Answer", "Metric", "Table", "Verdict", "answers", "present_metrics", "signed", "tables"]
 
