@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from distill.comparison.paper_tables import beside_paper, compared_with_paper, find_table, read_table
     from distill.comparison.running import Plan, budget, compare, dry_run
-    from distill.proof import report
+    from distill.report import report
 
     if options.table is not None and options.methods is not None:
         raise ConfigError("--table brings its own rows; leave --methods out.")
@@ -86,7 +86,7 @@ def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any
 
 
 def _report(options: argparse.Namespace) -> int:
-    from distill.proof import report
+    from distill.report import report
 
     made = report(options.folder, options.out)
     show(options, made.document(), made.summary())

@@ -9,7 +9,7 @@ from distill.comparison.answers import answers, present_metrics, signed, tables
 from distill.comparison.facts import reproduction
 from distill.comparison.results import read_comparison
 from distill.errors import ConfigError, DataError
-from distill.proof.curves import learning_curves
+from distill.report.curves import learning_curves
 from tests.unit.proof_folders import evaluation, figures_only, write_plan, write_run
 
 NONE = [[30.0, 28.0], [30.1, 28.2], [29.9, 28.1]]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from distill.errors import ConfigError
-from distill.proof import report
+from distill.report import report
 from tests.unit.proof_folders import figures_only, footage, real
 
 MINUS = "\u2212"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from distill.comparison.results import Comparison, Run
-from distill.proof.plots import Line
+from distill.report.plots import Line
 
 __all__ = ["CurvePanel", "Curves", "learning_curves"]
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from distill.proof.writing import ProofReport, report
+from distill.report.writing import ProofReport, report
 
 __all__ = ["ProofReport", "report"]

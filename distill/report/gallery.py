@@ -16,9 +16,9 @@ from distill.data import find_clips, sample_clips
 from distill.errors import DataError, InputError
 from distill.interfaces import VideoNetwork
 from distill.metrics import luma, psnr
-from distill.proof.pictures import embedded, heat, marked, profile
-from distill.proof.scenes import Restored, Scene, bicubic, busiest, find_scene, restore
 from distill.recipe import named_teachers, open_network, pick_device
+from distill.report.pictures import embedded, heat, marked, profile
+from distill.report.scenes import Restored, Scene, bicubic, busiest, find_scene, restore
 
 __all__ = ["Gallery", "Panel", "Shown", "gallery"]
 

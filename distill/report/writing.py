@@ -14,10 +14,10 @@ from distill.comparison.facts import costs, reproduction
 from distill.comparison.results import read_comparison
 from distill.errors import ConfigError
 from distill.files import replacing
-from distill.proof.curves import learning_curves
-from distill.proof.gallery import gallery
-from distill.proof.page import Findings, headlines, html
-from distill.proof.page_tables import conventions_line
+from distill.report.curves import learning_curves
+from distill.report.gallery import gallery
+from distill.report.page import Findings, headlines, html
+from distill.report.page_tables import conventions_line
 
 __all__ = ["ProofReport", "report"]
 

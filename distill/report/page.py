@@ -10,9 +10,9 @@ from distill import __version__
 from distill.comparison.answers import Answer, Metric, Table
 from distill.comparison.facts import Cost, Reproduction
 from distill.comparison.results import Comparison
-from distill.proof.curves import Curves
-from distill.proof.gallery import Gallery, Panel
-from distill.proof.page_tables import (
+from distill.report.curves import Curves
+from distill.report.gallery import Gallery, Panel
+from distill.report.page_tables import (
     conventions_line,
     cost_list,
     differences_table,
@@ -20,10 +20,10 @@ from distill.proof.page_tables import (
     seeds_table,
     value_table,
 )
-from distill.proof.pictures import HEAT_CSS
-from distill.proof.plots import Difference, differences, lines
-from distill.proof.scenes import MARGIN
-from distill.proof.style import STYLE as OWN_STYLE
+from distill.report.pictures import HEAT_CSS
+from distill.report.plots import Difference, differences, lines
+from distill.report.scenes import MARGIN
+from distill.report.style import STYLE as OWN_STYLE
 from export.report_markup import Markup, element, joined
 from export.report_style import STYLE
 
