@@ -100,7 +100,7 @@ def shipped_frames(size: tuple[int, int], count: int) -> Array:
     import torch
 
     from distill.data import degrade, sample_clips
-    from distill.data.clips import VideoClip
+    from distill.data.video import VideoClip
 
     clip = VideoClip(sample_clips("held_out") / "road.mp4")
     frames = torch.stack([torch.from_numpy(frame) for frame in clip.frames(0, count)])

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from distill.data.clips import IMAGE_SUFFIXES, Clip, FrameFolder, VideoClip, natural_order
+from distill.data.clips import IMAGE_SUFFIXES, Clip, FrameFolder, natural_order
+from distill.data.video import VideoClip
 from distill.errors import DataError
 
 __all__ = ["VIDEO_SUFFIXES", "find_clips"]
