@@ -21,15 +21,15 @@ from distill.config import Config, read_config
 from distill.data import Clip, bicubic_upsample, find_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
-from distill.evaluate import ClipJudge
 from distill.files import replacing
 from distill.interfaces import VideoNetwork
-from distill.metrics import to_8_bit
+from distill.metrics.evaluate import ClipJudge
+from distill.metrics.psnr_ssim import to_8_bit
+from distill.metrics.scores import Evaluation, Score
+from distill.metrics.temporal import CONVENTION
 from distill.recipe import Prepared, open_network, prepare, run_recipe
 from distill.run_folder import RunFolder
-from distill.scores import Evaluation, Score
 from distill.task import Teacher
-from distill.temporal import CONVENTION
 
 __all__ = ["adaptation", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
 

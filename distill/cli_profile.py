@@ -15,7 +15,7 @@ from distill.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from distill.data import Clip
-    from distill.evaluate import Evaluation
+    from distill.metrics.evaluate import Evaluation
     from export.latency import FileEntry, NetworkEntry
     from export.profile_row import Fidelity, Row
 
@@ -129,7 +129,7 @@ def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
 
 def _evaluation(source: str, clips: Sequence[Clip]) -> tuple[Evaluation | None, str]:
     """None where a file of fixed size does not take the footage; and what tells the weights apart."""
-    from distill.evaluate import evaluate
+    from distill.metrics.evaluate import evaluate
     from export.exported import ExportedNetwork
     from export.formats import GIVEN_METADATA
     from export.quality import FRAMES

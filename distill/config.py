@@ -52,7 +52,7 @@ class DistillationConfig:
     """What is distilled, and how much of it; the paper's own numbers are in configs/std_vimeo90k.yaml.
 
     Attributes:
-        method: a name of `distill.methods.METHODS`; "none" trains the student alone.
+        method: a name of `distill.losses.methods.METHODS`; "none" trains the student alone.
         weights: term -> weight instead of the method's; terms that the method lacks are added, 0 leaves one out.
         truth: weight of the reconstruction loss after the warm-up, such as 0.5 beside `output` at 0.5; null is what
             the method says, 1 for most.

@@ -16,7 +16,7 @@ from distill.data import Clip, CropSampler, find_clips, sample_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError, did_you_mean
 from distill.interfaces import VideoNetwork, WindowNetwork
-from distill.methods import TERMS, weights
+from distill.losses.methods import TERMS, weights
 from distill.run_folder import RunFolder, environment, log
 from distill.task import Teacher
 from distill.teacher_cache import TeacherCache

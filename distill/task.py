@@ -15,8 +15,8 @@ from distill.data import Batch
 from distill.errors import ConfigError
 from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
 from distill.losses.charbonnier import charbonnier
+from distill.losses.methods import TERMS, method, weights
 from distill.losses.term import FeatureKind, Seen, Surroundings, Term
-from distill.methods import TERMS, method, weights
 from distill.teacher_cache import TeacherCache
 
 __all__ = ["Distillation", "Teacher", "compared_features"]

@@ -22,7 +22,7 @@ from distill.data.video import Footage, open_footage
 from distill.data.video_writer import VIDEO_SUFFIXES, FolderWriter, video_writer
 from distill.errors import DataError
 from distill.interfaces import VideoNetwork
-from distill.metrics import to_8_bit
+from distill.metrics.psnr_ssim import to_8_bit
 
 __all__ = ["UpscaleResult", "upscale"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.data import Clip
 from distill.errors import DataError
-from distill.evaluate import Evaluation, evaluate
+from distill.metrics.evaluate import Evaluation, evaluate
 from export.exported import ExportedNetwork
 from export.formats import Format, Order, export
 

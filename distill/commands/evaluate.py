@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
 
 def _eval(options: argparse.Namespace) -> int:
     from distill.data import find_clips
-    from distill.evaluate import evaluate
+    from distill.metrics.evaluate import evaluate
     from distill.recipe import check_degradation, pick_device
 
     network: VideoNetwork | None = None

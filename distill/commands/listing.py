@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     if options.what == "methods":
-        from distill.methods import method_table, methods
+        from distill.losses.methods import method_table, methods
 
         show(options, methods(), method_table())
         return DONE

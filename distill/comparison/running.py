@@ -15,10 +15,10 @@ from tqdm import tqdm
 from distill.config import Config
 from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
-from distill.evaluate import evaluate
 from distill.files import replacing
 from distill.interfaces import VideoNetwork
-from distill.methods import TERMS, method, weights
+from distill.losses.methods import TERMS, method, weights
+from distill.metrics.evaluate import evaluate
 from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
 from distill.run_folder import RunFolder, log
 from distill.settings import to_yaml

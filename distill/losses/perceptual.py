@@ -15,7 +15,7 @@ from torch.nn import functional
 from distill.errors import CheckpointError, ConfigError
 from distill.layers import full_precision
 from distill.losses.term import Seen, Surroundings, Term
-from distill.perceptual_distance import ArraysOnly
+from distill.metrics.perceptual_distance import ArraysOnly
 
 __all__ = ["VARIABLE", "Perceptual", "RecognitionFeatures"]
 

@@ -16,7 +16,7 @@ from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import DataError
 from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
 from distill.losses.attention import attention_map
-from distill.metrics import luma, to_8_bit
+from distill.metrics.psnr_ssim import luma, to_8_bit
 
 __all__ = ["MARGIN", "Restored", "Scene", "bicubic", "busiest", "find_scene", "restore"]
 

@@ -156,7 +156,7 @@ def test_frozen_basicvsr():
 def test_published_weights_reach_their_figures_on_vid4(name, degradation, figures):
     """Ten minutes each on one core: whole clips, both directions, Y, no crop."""
     from distill.data import find_clips
-    from distill.evaluate import evaluate
+    from distill.metrics.evaluate import evaluate
 
     path = shipped_weights(name)
     if path is None or not VID4.is_dir():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from distill.cli import main
 from distill.data import find_clips, sample_clips
-from distill.methods import METHODS
+from distill.losses.methods import METHODS
 from tests.recipes.test_every_pair import ONE_STEP, STUDENTS, TEACHERS
 
 OWN = {  # methods that are a network's own objective, and that network

@@ -15,7 +15,7 @@ from distill import registry
 from distill.checkpoint import Described, save
 from distill.config import Config, DataConfig, TrainingConfig
 from distill.data import find_clips
-from distill.evaluate import evaluate
+from distill.metrics.evaluate import evaluate
 from distill.recipe import open_network
 from distill.run_folder import environment
 from distill.settings import to_yaml

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import ConfigError, DataError
-from distill.evaluate import PSNR_LIMIT, evaluate
 from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
-from distill.metrics import luma, psnr, ssim, to_8_bit
-from distill.temporal import TemporalConsistency
+from distill.metrics.evaluate import PSNR_LIMIT, evaluate
+from distill.metrics.psnr_ssim import luma, psnr, ssim, to_8_bit
+from distill.metrics.temporal import TemporalConsistency
 from students.fastdvdnet import FastDVDnet
 
 

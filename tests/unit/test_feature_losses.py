@@ -17,9 +17,9 @@ from distill.losses.attention_transfer import attention_transfer_distance
 from distill.losses.fitnet import feature_distance
 from distill.losses.frequency import frequency_distance
 from distill.losses.mean_map import mean_map_distance
+from distill.losses.methods import TERMS
 from distill.losses.temporal_difference import backward_flow, temporal_distance
 from distill.losses.term import Seen, Surroundings
-from distill.methods import TERMS
 from students.vsrnet import VSRNet
 
 B, N, C, H, W = 2, 3, 4, 5, 6

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill.layers import LumaChroma, warp
-from distill.metrics import luma
+from distill.metrics.psnr_ssim import luma
 
 
 def test_luma_is_the_one_that_is_measured_before_rounding():

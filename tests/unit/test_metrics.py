@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill.errors import DataError
-from distill.metrics import luma, psnr, ssim, to_8_bit
+from distill.metrics.psnr_ssim import luma, psnr, ssim, to_8_bit
 
 
 def pictures(seed: int, *shape: int) -> tuple[Tensor, Tensor]:

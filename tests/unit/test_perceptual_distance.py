@@ -14,8 +14,8 @@ import torch
 from test_evaluate import noise_clip
 
 from distill.errors import ConfigError, DataError
-from distill.evaluate import evaluate
-from distill.perceptual_distance import LPIPS
+from distill.metrics.evaluate import evaluate
+from distill.metrics.perceptual_distance import LPIPS
 
 SHAPES = [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256)]
 

@@ -10,8 +10,8 @@ from distill.losses.attention import space_distance
 from distill.losses.charbonnier import charbonnier
 from distill.losses.mean_map import mean_map_distance
 from distill.losses.memory import Time
+from distill.losses.methods import METHODS
 from distill.losses.term import channel_adapter
-from distill.methods import METHODS
 from distill.task import Distillation, Lesson, Teacher
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from distill import flow as flow_module
 from distill.flow import clear_flow_cache
-from distill.temporal import TemporalConsistency, flow_distance, unoccluded, warping_error
+from distill.metrics.temporal import TemporalConsistency, flow_distance, unoccluded, warping_error
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from distill.data import Clip, bicubic_upsample, degrade
 from distill.errors import ConfigError, DataError
 from distill.interfaces import VideoNetwork
 from distill.layers import channels_last
-from distill.metrics import luma, psnr, ssim, to_8_bit
-from distill.perceptual_distance import CONVENTION as PERCEPTUAL_CONVENTION
-from distill.perceptual_distance import LPIPS
-from distill.scores import Evaluation, Quality, Score
-from distill.temporal import CONVENTION as TEMPORAL_CONVENTION
-from distill.temporal import TemporalConsistency
+from distill.metrics.perceptual_distance import CONVENTION as PERCEPTUAL_CONVENTION
+from distill.metrics.perceptual_distance import LPIPS
+from distill.metrics.psnr_ssim import luma, psnr, ssim, to_8_bit
+from distill.metrics.scores import Evaluation, Quality, Score
+from distill.metrics.temporal import CONVENTION as TEMPORAL_CONVENTION
+from distill.metrics.temporal import TemporalConsistency
 
 __all__ = ["PSNR_LIMIT", "ClipJudge", "Evaluation", "Quality", "Score", "evaluate"]
 

@@ -1,0 +1,1 @@
+"""How good restored frames are, without a reference to any network."""
