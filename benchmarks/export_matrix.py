@@ -23,7 +23,7 @@ from pathlib import Path
 from distill.cli import main
 from distill.data import find_clips, sample_clips
 from distill.interfaces import WindowNetwork
-from distill.recipe import open_network
+from distill.networks.opening import open_network
 from export.delivery import Delivery, deliver, file_name
 from export.footage import low_resolution_clips
 from export.formats import FORMATS, Format, Order

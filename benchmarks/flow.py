@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
-from distill.flow import FlowMethod, clear_flow_cache, estimate_flow
 from distill.layers import warp
+from distill.networks.optical_flow import FlowMethod, clear_flow_cache, estimate_flow
 
 WIDTH, HEIGHT = 180, 120
 FRAMES = 9

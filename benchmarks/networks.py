@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from distill import registry
-from distill.costs import HEIGHT, WIDTH, costs
 from distill.interfaces import ClipNetwork, VideoNetwork, WindowNetwork
+from distill.networks import registry
+from distill.networks.costs import HEIGHT, WIDTH, costs
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill import registry
+from distill.networks import registry
 from export.formats import FORMATS, GIVEN_METADATA, Order, export
 from export.graph import traced
 from export.plan_device import Device, read_device

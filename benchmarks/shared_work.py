@@ -14,8 +14,8 @@ import time
 
 import torch
 
-from distill import registry
 from distill.interfaces import WindowNetwork, windows
+from distill.networks import registry
 
 NETWORKS = ("edvr-m", "edvr-s", "rbpn-s", "fastdvdnet", "fastdvdnet-mobile", "vsrnet")
 

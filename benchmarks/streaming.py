@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from distill import registry
 from distill.data import find_clips, sample_clips
 from distill.interfaces import WindowNetwork
-from distill.recipe import open_network
+from distill.networks import registry
+from distill.networks.opening import open_network
 from export.exported import ExportedNetwork
 from export.footage import low_resolution_clips, of_size
 from export.formats import Order, export, format_named

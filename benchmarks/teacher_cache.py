@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from distill import registry
 from distill.config import DistillationConfig
 from distill.data import Batch, CropSampler, find_clips, sample_clips
-from distill.recipe import open_network
+from distill.networks import registry
+from distill.networks.opening import open_network
 from distill.task import Distillation, Teacher
 from distill.teacher_cache import TeacherCache
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill.checkpoint import load
+    from distill.networks.checkpoint import load
 
 __all__ = ["__version__", "load"]
 
@@ -16,7 +16,7 @@ __version__ = metadata.version("distill-vsr")
 def __getattr__(name: str) -> Any:
     # torch is imported at first use, so that `distill --help` answers at once
     if name == "load":
-        from distill.checkpoint import load
+        from distill.networks.checkpoint import load
 
         return load
     raise AttributeError(name)

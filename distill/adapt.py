@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import registry
 from distill.config import Config, read_config
 from distill.data import Clip, bicubic_upsample, find_clips
 from distill.data.excerpt import parts
@@ -27,7 +26,9 @@ from distill.metrics.evaluate import ClipJudge
 from distill.metrics.psnr_ssim import to_8_bit
 from distill.metrics.scores import Evaluation, Score
 from distill.metrics.temporal import CONVENTION
-from distill.recipe import Prepared, open_network, prepare, run_recipe
+from distill.networks import registry
+from distill.networks.opening import open_network
+from distill.recipe import Prepared, prepare, run_recipe
 from distill.run_folder import RunFolder
 from distill.task import Teacher
 

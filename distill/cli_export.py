@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.commands.options import DONE, add_command, show, size, window_network
+from distill.commands.options import DONE, add_command, show, size
 from distill.errors import ConfigError
+from distill.networks.opening import window_network
 
 if TYPE_CHECKING:
     from distill.data import Clip

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.commands.options import DONE, add_command, is_exported, opened, progress, show, size, window_network
+from distill.commands.options import DONE, add_command, progress, show, size
 from distill.errors import ConfigError, InputError
+from distill.networks.opening import opened, window_network
 
 if TYPE_CHECKING:
     from distill.data import Clip
@@ -70,6 +71,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row]:
     from export.android import DEFAULT_SIZE, profile_android
+    from export.exported import is_exported
 
     files = [Path(source) for source in options.sources if is_exported(Path(source))]
     return [
@@ -92,6 +94,7 @@ def _write_report(target: Path, found: Any, document: Any, command: str) -> None
 
 
 def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
+    from export.exported import is_exported
     from export.latency import FileEntry, NetworkEntry
 
     fidelities = _fidelities(options.sources, options.data) if options.data is not None else {}
@@ -111,6 +114,7 @@ def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
 def _fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
     """How good each is on footage of known truth, and how it compares with PyTorch where the network is given too."""
     from distill.data import find_clips
+    from export.exported import is_exported
     from export.profile_row import Fidelity
 
     clips = find_clips(data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -102,12 +102,15 @@ class VideoNetwork(nn.Module, ABC):
         time_scale: 1, or 2 when a frame is also inserted between neighbours.
         hr_channels: channels of F^SR, or None where the network has none.
         lr_channels: channels of F^LR, or None where the network has none.
+        width_multiples: keywords of the class that are channels, and what a width stays a multiple of when
+            `distill plan` looks for narrower and wider ones; empty where there are none to vary.
     """
 
     scale: int = 4
     time_scale: int = 1
     hr_channels: int | None
     lr_channels: int | None
+    width_multiples: ClassVar[Mapping[str, int]] = {}
 
     @classmethod
     def recognise(cls, state: Mapping[str, Tensor]) -> Published | None:

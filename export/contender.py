@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import registry
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import bytes_of, sha256_of
 from distill.interfaces import SlidingNetwork
+from distill.networks import registry
 from export import runtime
 from export.exported import ExportedNetwork
 from export.formats import Format, format_of

@@ -15,11 +15,12 @@ from torch import Tensor
 from distill.errors import InputError
 from distill.interfaces import Memory, Upsampled, VideoNetwork, repeat_edges
 from distill.layers import crop_to, pad_to_multiple
-from export.formats import Format, format_of
+from distill.networks.checkpoint import Described
+from export.formats import FORMATS, Format, format_of
 from export.graph import PICTURES
 from export.program import Array
 
-__all__ = ["ExportedNetwork", "open_exported"]
+__all__ = ["ExportedNetwork", "is_exported", "open_described", "open_exported"]
 
 
 def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
@@ -33,6 +34,27 @@ def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
         InputError: the file cannot be used, or what runs it is not installed.
     """
     return ExportedNetwork(path, format_of(path), threads)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the name is that of an exported file."""
+    return path.name.endswith(tuple(each.suffix for each in FORMATS))
+
+
+def open_described(path: Path) -> tuple[ExportedNetwork, Described]:
+    """An exported file as a network, and what it says of itself.
+
+    Raises:
+        InputError: the file cannot be used, or what runs it is not installed.
+    """
+    exported = open_exported(path)
+    facts = exported.program.metadata
+    degradation = None if facts["degradation"] == "unknown" else facts["degradation"]
+    try:
+        keywords, provenance = json.loads(facts["keywords"]), json.loads(facts["provenance"])
+    except ValueError as error:
+        raise InputError(f"{path} does not describe itself as it should ({error}): export it again.") from error
+    return exported, Described(facts["network"], keywords, degradation, provenance)
 
 
 class ExportedNetwork(VideoNetwork):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import CheckFailed, ConfigError
+from distill.networks.opening import Named, named
 from export.graph import Graph, streaming_graph, traced, windowed_graph
 from export.plan_device import BYTES, BadOperator, Device, read_device
 from export.plan_estimate import METHOD, BadlyRun, Estimate, badly_run, estimate, peak_megabytes
 from export.plan_graph import Workload, workload
-from export.plan_variants import Named, Variant, named, variants
+from export.plan_variants import Variant, variants
 
 __all__ = ["Plan", "Row", "Widest", "parse_budget", "plan"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.interfaces import VideoNetwork
+from distill.networks.registry import Entry
 from students.d3dnet import D3DNet
 from students.fastdvdnet import FastDVDnet
 from students.fastdvdnet_denoiser import FastDVDnetDenoiser
@@ -17,7 +18,7 @@ from students.vespcn_mobile import VESPCNMobile
 from students.vespcn_std import VESPCNStd
 from students.vsrnet import VSRNet
 
-__all__ = ["NETWORKS"]
+__all__ = ["NETWORKS", "entries"]
 
 # What differs from a class's defaults, which are the published network: by name a student is fresh, and trains within
 # minutes only if it starts at the bicubic frame. Published files say that they have no such base when they are opened.
@@ -38,3 +39,8 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     "d3dnet": (D3DNet, {}),
     "sofvsr": (SOFVSR, {"base": "bicubic"}),
 }
+
+
+def entries() -> list[Entry]:
+    """Every student by name."""
+    return [Entry(name, "student", network, keywords) for name, (network, keywords) in NETWORKS.items()]

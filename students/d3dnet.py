@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,7 +11,7 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import Colour, leaky, pad_to_multiple
-from distill.tensor_names import demand, stack_length
+from distill.networks.tensor_names import demand, stack_length
 from students.deformable_3d import DeformableConv3d
 from students.initial_weights import blind_to_brightness
 from students.planes import Planes
@@ -33,6 +33,8 @@ class D3DNet(WindowNetwork):
     F^SR is the pixel shuffle's output, (B, channels, scale*h, scale*w); F^LR the fused feature, (B, channels, h, w).
     An untrained network is the bilinear middle frame.
     """
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 16}
 
     def __init__(
         self,

@@ -7,6 +7,9 @@ pixel-shuffle tail, and a bicubic base image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +35,8 @@ class FastDVDnet(WindowNetwork):
     """
 
     window = 7
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 16, "widths": 16, "frame_channels": 2}
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import crop_to, pad_to_multiple
-from distill.tensor_names import demand, with_counters
+from distill.networks.tensor_names import demand, with_counters
 from students.fastdvdnet import DenoisingBlock
 
 __all__ = ["FastDVDnetDenoiser"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +35,8 @@ class FastDVDnetMobile(WindowNetwork):
 
     window = 7
     hr_channels = None
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"widths": 16}
 
     def __init__(self, widths: tuple[int, int, int] = (16, 32, 48)) -> None:
         super().__init__()

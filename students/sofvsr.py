@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import Colour, full_precision, pad_to_multiple, warp
-from distill.tensor_names import demand, stack_length
+from distill.networks.tensor_names import demand, stack_length
 from students.initial_weights import blind_to_brightness
 from students.planes import PlaneBase, Planes, checked_base
 
@@ -55,6 +55,8 @@ class SOFVSR(WindowNetwork):
     F^SR is the input of the last convolution, (B, 64, scale*h, scale*w); F^LR the first layer's output on the
     warped drafts, (B, channels, h, w). An untrained network sees no motion.
     """
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 32}
 
     def __init__(
         self,

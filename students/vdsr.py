@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import chain, pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from distill.errors import CheckpointError
 from distill.interfaces import Memory, Published, StreamStep, Upsampled, WindowNetwork
 from distill.layers import Colour, pad_to_multiple
-from distill.tensor_names import demand, stack_length
+from distill.networks.tensor_names import demand, stack_length
 from students.initial_weights import blind_to_brightness
 from students.planes import Planes
 
@@ -35,6 +36,8 @@ class VDSR(WindowNetwork):
     F^SR is the input of the last convolution, (B, channels, 4h, 4w). There is no F^LR, since every layer works at
     high resolution. An untrained network is the bicubic frame.
     """
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 16}
 
     def __init__(self, hidden_convs: int = 18, channels: int = 64, colour: Colour = "y", window: int = 1) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class VESPCN(_PlanesVESPCN):
 
     hr_channels = None
 
+    width_multiples: ClassVar[Mapping[str, int]] = {"widths": 4, "motion_width": 8}
+
     def __init__(
         self,
         colour: Colour = "y",
@@ -102,6 +105,8 @@ class VESPCNLoSealL(_PlanesVESPCN):
     F^SR is the pixel shuffle's output, (B, channels, scale*h, scale*w), F^LR the first convolution's,
     (B, channels, h, w).
     """
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 16, "motion_width": 8}
 
     def __init__(
         self,

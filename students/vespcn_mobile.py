@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +33,8 @@ class VESPCNMobile(WindowNetwork):
 
     window = 3
     hr_channels = None
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"features": 16, "widths": 16, "channels": 16}
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from distill.tensor_names import demand, stack_length
+from distill.networks.tensor_names import demand, stack_length
 
 __all__ = ["recognise_loseall", "recognise_vespcn"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +33,8 @@ class VESPCNStd(WindowNetwork):
 
     window = 3
     lr_channels = None
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"channels": 16, "motion_width": 8}
 
     def __init__(self, channels: int = 64, depth: int = 20, motion_width: int = 24) -> None:
         super().__init__()

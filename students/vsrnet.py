@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import Memory, Published, StreamStep, Upsampled, WindowNetwork, windows
 from distill.layers import Colour, pad_to_multiple
-from distill.tensor_names import demand
+from distill.networks.tensor_names import demand
 from students.initial_weights import blind_to_brightness
 from students.planes import PlaneBase, Planes, checked_base
 
@@ -36,6 +37,8 @@ class VSRNet(WindowNetwork):
     F^SR is the input of the last convolution, (B, widths[1], 4h, 4w). There is no F^LR, since every layer works at
     high resolution.
     """
+
+    width_multiples: ClassVar[Mapping[str, int]] = {"widths": 16}
 
     def __init__(
         self,

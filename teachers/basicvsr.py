@@ -12,7 +12,7 @@ from torch.nn import functional
 from distill.errors import CheckpointError
 from distill.interfaces import ClipNetwork, Published, Upsampled
 from distill.layers import HrTap, PixelShuffleTail, ResidualBlock, leaky, warp
-from distill.tensor_names import demand, stack_length, under_tail
+from distill.networks.tensor_names import demand, stack_length, under_tail
 from teachers.spynet import SPyNet
 
 __all__ = ["BasicVSR"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from distill.tensor_names import demand, stack_length, under_tail
+from distill.networks.tensor_names import demand, stack_length, under_tail
 
 __all__ = ["recognise_edvr"]
 

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from distill.flow import FlowMethod, estimate_flow
 from distill.interfaces import Published, Upsampled, WindowNetwork
 from distill.layers import BicubicUpsample
+from distill.networks.optical_flow import FlowMethod, estimate_flow
 from teachers.back_projection import (
     KERNEL_STRIDE_PADDING,
     ConvBlock,

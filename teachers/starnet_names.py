@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.errors import CheckpointError
 from distill.interfaces import Published
-from distill.tensor_names import stack_length, with_counters
+from distill.networks.tensor_names import stack_length, with_counters
 from teachers.rbpn_names import projection_sizes
 
 __all__ = ["recognise_starnet"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.flow import FlowMethod, estimate_flow
 from distill.interfaces import ClipNetwork, Intermediates, Published, Upsampled
 from distill.layers import BicubicUpsample, leaky
+from distill.networks.optical_flow import FlowMethod, estimate_flow
 from teachers.back_projection import KERNEL_STRIDE_PADDING, ConvBlock, ResidualUnit, initialise
 from teachers.imagenet_colours import ImageNetColours
 from teachers.rbpn import Base

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from distill.interfaces import ClipNetwork, Published, Upsampled, VideoNetwork, WindowNetwork, windows
 from distill.layers import crop_to, pad_to_multiple, warp
-from distill.tensor_names import demand
+from distill.networks.tensor_names import demand
 from teachers.pwc import PWCNet
 from teachers.resampling import doubled, pools
 
@@ -181,7 +181,7 @@ class SpaceTimeSTVUN(_Parts, ClipNetwork):
 
     No weights for it ship: the shipped stvun-s was trained without its flow network, on given frames alone. It teaches
     once it has weights of its own (`distill pretrain stvun-s-2x ...`) or those of a published file, which goes by the
-    name of stvun-l: `distill.checkpoint.read` it, and save its network under the name "stvun-l-2x", with its
+    name of stvun-l: `distill.networks.checkpoint.read` it, and save its network under the name "stvun-l-2x", with its
     keywords but `interpolates`.
 
     Args:

@@ -24,7 +24,7 @@ def _list(options: argparse.Namespace) -> int:
 
         show(options, methods(), method_table())
         return DONE
-    from distill.costs import cost_table, costs
+    from distill.networks.costs import cost_table, costs
 
     rows = costs()
     show(options, rows, cost_table(rows))

@@ -10,72 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import ConfigError, InputError
+from distill.errors import ConfigError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
-    from distill.checkpoint import Described
-    from distill.interfaces import SlidingNetwork, VideoNetwork
+    pass
 
-__all__ = [
-    "DONE",
-    "add_command",
-    "add_run_options",
-    "is_exported",
-    "opened",
-    "progress",
-    "resumed",
-    "show",
-    "size",
-    "window_network",
-]
+__all__ = ["DONE", "add_command", "add_run_options", "progress", "resumed", "show", "size"]
 
 DONE = 0
 """The exit code of a command that did what it was given."""
-
-
-def opened(name: str) -> tuple[VideoNetwork, Described]:
-    """A network by its name, its weights, its run folder, or an exported file."""
-    from distill.recipe import open_network
-
-    return _opened_file(Path(name)) if is_exported(Path(name)) else open_network(name)
-
-
-def is_exported(path: Path) -> bool:
-    """Whether the name is that of an exported file."""
-    from export.formats import FORMATS
-
-    return path.name.endswith(tuple(each.suffix for each in FORMATS))
-
-
-def _opened_file(path: Path) -> tuple[VideoNetwork, Described]:
-    from distill.checkpoint import Described
-    from export.exported import open_exported
-
-    exported = open_exported(path)
-    facts = exported.program.metadata
-    degradation = facts["degradation"]
-    known = None if degradation == "unknown" else degradation
-    try:
-        keywords = json.loads(facts["keywords"])
-    except ValueError as error:
-        raise InputError(f"{path} does not describe itself as it should ({error}): export it again.") from error
-    return exported, Described(facts["network"], keywords, known, json.loads(facts["provenance"]))
-
-
-def window_network(name: str) -> tuple[SlidingNetwork, Described]:
-    """A network that can be exported, by its name, its weights or its run folder.
-
-    Raises:
-        InputError: it restores clips as a whole.
-    """
-    from distill.interfaces import SlidingNetwork
-    from distill.recipe import open_network
-
-    network, described = open_network(name)
-    if not isinstance(network, SlidingNetwork):
-        raise InputError(f"{name} is not a network of fixed windows, which alone can be exported and profiled so far.")
-    return network, described
 
 
 def size(text: str) -> tuple[int, int]:

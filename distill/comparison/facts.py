@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from distill import checkpoint, registry
-from distill.checkpoint import Described
 from distill.comparison.results import Comparison, Run
-from distill.costs import HEIGHT, WIDTH, multiply_accumulates
 from distill.errors import InputError
+from distill.networks import checkpoint, registry
+from distill.networks.checkpoint import Described
+from distill.networks.costs import HEIGHT, WIDTH, multiply_accumulates
 
 __all__ = ["Cost", "Reproduction", "costs", "reproduction"]
 

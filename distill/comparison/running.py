@@ -19,7 +19,8 @@ from distill.files import replacing
 from distill.interfaces import VideoNetwork
 from distill.losses.methods import TERMS, method, weights
 from distill.metrics.evaluate import evaluate
-from distill.recipe import named_teachers, open_network, pick_device, prepare, run_recipe
+from distill.networks.opening import named_teachers, open_network, pick_device
+from distill.recipe import prepare, run_recipe
 from distill.run_folder import RunFolder, log
 from distill.settings import to_yaml
 from distill.trainer import Interrupted

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.flow import estimate_flow
 from distill.layers import warp
 from distill.losses.charbonnier import charbonnier
 from distill.losses.term import Seen, Term
+from distill.networks.optical_flow import estimate_flow
 
 __all__ = ["Consistency", "half_way_flows", "interpolated"]
 

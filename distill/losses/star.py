@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.errors import ConfigError
-from distill.flow import estimate_flow
 from distill.interfaces import VideoNetwork
 from distill.losses.term import Seen, Term
+from distill.networks.optical_flow import estimate_flow
 
 __all__ = ["StarFlow", "StarSpace", "StarSpaceTime", "StarTime", "flow_through_the_middle"]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.flow import estimate_flow
 from distill.layers import full_precision, warp
 from distill.losses.term import Seen, Term
+from distill.networks.optical_flow import estimate_flow
 
 __all__ = ["Temporal", "backward_flow", "temporal_distance"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.flow import estimate_flow
 from distill.layers import warp
+from distill.networks.optical_flow import estimate_flow
 
 __all__ = ["CONVENTION", "Steadiness", "TemporalConsistency", "flow_distance", "unoccluded", "warping_error"]
 

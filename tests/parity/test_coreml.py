@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import files_of, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
-from distill.registry import find
+from distill.networks.registry import find
 from export.coreml_evaluator import Evaluator
 from export.coreml_package import Package, blob, quiet_coremltools, read_package, write_package
 from export.coreml_program import EvaluatedProgram, load

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distill.checkpoint import read
 from distill.errors import CheckpointError
+from distill.networks.checkpoint import read
 from students.d3dnet import D3DNet
 from tests.parity import checks
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import distill
-from distill.checkpoint import read
 from distill.interfaces import windows
+from distill.networks.checkpoint import read
 from teachers.deformable import DeformablePack, deform_conv2d
 from teachers.edvr import EDVR
 from tests.parity.checks import assert_within_float32, randomise
@@ -77,7 +77,7 @@ def test_published_key_lists_open(tmp_path, name, network, parameters, macs):
     loaded = distill.load(tmp_path / "a.pth")
     assert sum(each.numel() for each in loaded.parameters()) == parameters
     assert read(tmp_path / "a.pth").described.name == network
-    from distill.costs import multiply_accumulates
+    from distill.networks.costs import multiply_accumulates
 
     assert multiply_accumulates(loaded.to("meta")) / 1e12 == pytest.approx(macs, abs=5e-5)
 

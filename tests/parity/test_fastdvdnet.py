@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.costs import multiply_accumulates
 from distill.interfaces import windows
 from distill.layers import BicubicUpsample
+from distill.networks.costs import multiply_accumulates
 from students.fastdvdnet import FastDVDnet
 from tests.parity.checks import randomise_with_statistics
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import distill
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
 from distill.interfaces import windows
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
 from students.fastdvdnet_denoiser import FastDVDnetDenoiser
 from tests.parity.checks import assert_within_float32, randomise_with_statistics
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import registry
-from distill.costs import multiply_accumulates
 from distill.errors import ConfigError
 from distill.interfaces import windows
+from distill.networks import registry
+from distill.networks.costs import multiply_accumulates
 from export.deploy import deployed
 from tests.parity.checks import assert_exports, exported, moving_clip, randomise_with_statistics
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from distill import registry
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
+from distill.networks import registry
 from export import conversion
 from export.conversion import convert_apart, in_common_operators
 from export.exported import open_exported

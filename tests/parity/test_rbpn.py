@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
-from distill.flow import estimate_flow
 from distill.interfaces import windows
 from distill.layers import BicubicUpsample
-from distill.registry import find
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
+from distill.networks.optical_flow import estimate_flow
+from distill.networks.registry import find
 from teachers.rbpn import RBPN
 from tests.parity.checks import assert_within_float32, randomise
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import registry
 from distill.errors import CheckpointError, ConfigError
+from distill.networks import registry
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 LAYOUTS = {

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from distill.checkpoint import read
 from distill.errors import CheckpointError
+from distill.networks.checkpoint import read
 from students.sofvsr import SOFVSR
 from tests.parity import checks
 

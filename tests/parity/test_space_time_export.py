@@ -12,7 +12,7 @@ import torch
 
 from distill.errors import CheckFailed
 from distill.interfaces import SlidingNetwork
-from distill.registry import find
+from distill.networks.registry import find
 from export.contender import NetworkEntry, opened
 from export.exported import ExportedNetwork
 from export.formats import Order, export, format_named

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.checkpoint import read
-from distill.costs import HEIGHT, WIDTH
 from distill.errors import CheckpointError
-from distill.flow import estimate_flow
 from distill.layers import BicubicUpsample
-from distill.registry import find
+from distill.networks.checkpoint import read
+from distill.networks.costs import HEIGHT, WIDTH
+from distill.networks.optical_flow import estimate_flow
+from distill.networks.registry import find
 from teachers.starnet import STARnet
 from teachers.starnet_flow import FlowRefinement
 from tests.parity.checks import assert_within_float32, randomise

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
-from distill.registry import find
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
+from distill.networks.registry import find
 from teachers.stinet import STINet
 from tests.parity.checks import assert_within_float32, randomise
 
@@ -87,7 +87,7 @@ def test_stinet(golden, tmp_path, hr_tap, tapped):
 def test_the_interface_normalises_and_estimates_flows(golden, tmp_path):
     """`forward` of frames in [0, 1] is the published pass of normalised ones with flows of frames one after another."""
     pytest.importorskip("cv2")
-    from distill.flow import estimate_flow
+    from distill.networks.optical_flow import estimate_flow
 
     network = read(saved(golden("stinet_small")["state_dict"], tmp_path / "stinet.pth")).network
     assert network.flow == "farneback"

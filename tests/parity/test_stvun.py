@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 
 import distill
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError
 from distill.interfaces import windows
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
 from teachers.pwc import PWCNet, correlation
 from teachers.stvun import STVUN
 from tests.parity.checks import assert_within_float32, randomise

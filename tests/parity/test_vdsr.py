@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distill.checkpoint import read
 from distill.errors import CheckpointError
 from distill.layers import LumaChroma
+from distill.networks.checkpoint import read
 from students.vdsr import VDSR
 from tests.parity import checks
 

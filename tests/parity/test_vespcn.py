@@ -10,12 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import distill
-from distill import registry
-from distill.checkpoint import read
-from distill.costs import multiply_accumulates
 from distill.errors import CheckpointError, ConfigError
 from distill.interfaces import windows
 from distill.layers import BicubicUpsample, LumaChroma
+from distill.networks import registry
+from distill.networks.checkpoint import read
+from distill.networks.costs import multiply_accumulates
 from students.vespcn import VESPCN, VESPCNLoSealL
 from students.vespcn_motion import SubpixelMotion, WideMotion
 from students.vespcn_std import VESPCNStd

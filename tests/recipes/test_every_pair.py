@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from distill import registry
-from distill.checkpoint import Described, save
 from distill.cli import main
 from distill.data import find_clips, sample_clips
+from distill.networks import registry
+from distill.networks.checkpoint import Described, save
 
 TEACHERS = {
     "edvr-s": {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distill import registry
-from distill.recipe import open_network
+from distill.networks import registry
+from distill.networks.opening import open_network
 
 # name, parameters, multiply-accumulates at 180x120 as published figures have them: so many digits and the unit
 PUBLISHED = [
@@ -45,7 +45,7 @@ def printed(value, like):
 
 @pytest.fixture(scope="module")
 def rows():
-    from distill.costs import costs
+    from distill.networks.costs import costs
 
     return {row["name"]: row for row in costs()}
 

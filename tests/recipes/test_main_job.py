@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.checkpoint import read, read_training_state
 from distill.data import find_clips, sample_clips
+from distill.networks.checkpoint import read, read_training_state
 from tests.recipes.conftest import TINY
 
 

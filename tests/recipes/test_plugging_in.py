@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distill import registry
 from distill.errors import ConfigError
+from distill.networks import registry
 from tests.recipes.conftest import TINY
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "plugging-in.md").read_text(encoding="utf-8")

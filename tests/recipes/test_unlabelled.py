@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.checkpoint import Described, save
 from distill.data import find_clips, sample_clips
+from distill.networks.checkpoint import Described, save
 from teachers.edvr import EDVR
 
 TINY_TEACHER = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill import registry
-from distill.checkpoint import Described, save
 from distill.config import Config, DataConfig, TrainingConfig
 from distill.data import find_clips
 from distill.metrics.evaluate import evaluate
-from distill.recipe import open_network
+from distill.networks import registry
+from distill.networks.checkpoint import Described, save
+from distill.networks.opening import open_network
 from distill.run_folder import environment
 from distill.settings import to_yaml
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save as serialise
 
 import distill
-from distill import registry
-from distill.checkpoint import Described, read, read_training_state, save, save_training_state
 from distill.errors import CheckpointError, ConfigError
 from distill.files import replacing
+from distill.networks import registry
+from distill.networks.checkpoint import Described, read, read_training_state, save, save_training_state
 from teachers.edvr import EDVR
 
 SMALL = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 2}

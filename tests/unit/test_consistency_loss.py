@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distill.flow import estimate_flow
 from distill.layers import warp
 from distill.losses.charbonnier import charbonnier
 from distill.losses.consistency import Consistency, half_way_flows, interpolated
 from distill.losses.term import Seen, Surroundings
+from distill.networks.optical_flow import estimate_flow
 from students.fastdvdnet import FastDVDnet
 from students.space_time import SpaceTime
 

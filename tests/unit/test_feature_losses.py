@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from distill.data import find_clips, sample_clips
-from distill.flow import estimate_flow
 from distill.layers import warp
 from distill.losses.affinity import affinity_distance, affinity_matrix
 from distill.losses.attention_transfer import attention_transfer_distance
@@ -20,6 +19,7 @@ from distill.losses.mean_map import mean_map_distance
 from distill.losses.methods import TERMS
 from distill.losses.temporal_difference import backward_flow, temporal_distance
 from distill.losses.term import Seen, Surroundings
+from distill.networks.optical_flow import estimate_flow
 from students.vsrnet import VSRNet
 
 B, N, C, H, W = 2, 3, 4, 5, 6

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from distill import flow as module
 from distill.errors import ConfigError
-from distill.flow import clear_flow_cache, estimate_flow
 from distill.layers import warp
+from distill.networks import optical_flow as module
+from distill.networks.optical_flow import clear_flow_cache, estimate_flow
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import export
-from distill import registry
 from distill.errors import ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
+from distill.networks import registry
 from export.contender import _Feed
 from export.exported import ExportedNetwork
 from export.formats import FORMATS, Order

@@ -9,16 +9,17 @@ import yaml
 from torch import Tensor, nn
 
 import students
-from distill import checkpoint, registry
-from distill.costs import HEIGHT, WIDTH, multiply_accumulates
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
+from distill.networks import checkpoint, registry
+from distill.networks.costs import HEIGHT, WIDTH, multiply_accumulates
+from distill.networks.opening import named
 from export.graph import streaming_graph, traced, windowed_graph
 from export.plan import _Family, _verdict, _widest, parse_budget, plan
 from export.plan_device import Device, Figure, Spread, read_device
 from export.plan_estimate import Estimate, badly_run, estimate, peak_megabytes
 from export.plan_graph import KINDS, MANY_AXES, workload
-from export.plan_variants import _FAMILIES, named, variants
+from export.plan_variants import variants
 
 SIZE = (24, 40)
 
@@ -265,7 +266,7 @@ def plan_of_same(keywords: dict[str, object]) -> int:
     return workload(traced(windowed_graph(registry.find("vdsr").build(**keywords), (8, 8)))).macs
 
 
-@pytest.mark.parametrize("name", [name for name, (network, _) in students.NETWORKS.items() if network in _FAMILIES])
+@pytest.mark.parametrize("name", [name for name, (network, _) in students.NETWORKS.items() if network.width_multiples])
 def test_every_variant_of_every_family_can_be_built_and_is_wider(name):
     student = named(name)
     parameters = []

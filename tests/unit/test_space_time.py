@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import checkpoint, registry
-from distill.checkpoint import Described
-from distill.costs import multiply_accumulates
 from distill.errors import ConfigError
 from distill.interfaces import ClipNetwork, Step, Upsampled, WindowNetwork, repeat_edges, windows
+from distill.networks import checkpoint, registry
+from distill.networks.checkpoint import Described
+from distill.networks.costs import multiply_accumulates
 from students.space_time import SpaceTime
 from teachers.stvun import STVUN, SpaceTimeSTVUN
 from tests.parity.checks import randomise, randomise_with_statistics

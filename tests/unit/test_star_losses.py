@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from distill.errors import ConfigError
-from distill.flow import estimate_flow
 from distill.losses.intermediate import Intermediate
 from distill.losses.star import StarFlow, StarSpace, StarSpaceTime, StarTime
 from distill.losses.term import Seen, Surroundings
+from distill.networks.optical_flow import estimate_flow
 from students.fastdvdnet import FastDVDnet
 from students.space_time import SpaceTime
 from teachers.starnet import STARnet

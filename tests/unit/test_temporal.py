@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill import flow as flow_module
-from distill.flow import clear_flow_cache
 from distill.metrics.temporal import TemporalConsistency, flow_distance, unoccluded, warping_error
+from distill.networks import optical_flow as flow_module
+from distill.networks.optical_flow import clear_flow_cache
 
 
 @pytest.fixture(autouse=True)

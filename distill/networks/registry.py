@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +16,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-import students
-import teachers
 from distill.errors import CheckpointError, ConfigError, did_you_mean
 from distill.interfaces import Published, VideoNetwork, WindowNetwork
-from students.space_time import SpaceTime
 
 __all__ = ["PLUG_IN_GROUPS", "Entry", "Role", "entries", "find", "names", "recognise"]
 
@@ -27,6 +25,10 @@ Role = Literal["teacher", "student"]
 
 PLUG_IN_GROUPS: Mapping[str, Role] = {"distill_vsr.teachers": "teacher", "distill_vsr.students": "student"}
 """Entry-point groups in which other packages name their networks, as `name = "package.module:Class"`."""
+
+_OWN: Mapping[Role, str] = {"teacher": "teachers", "student": "students"}
+# packages that stand above this one, and so are found by name at first use; each has `entries()`
+_SPACE_TIME = "students.space_time:SpaceTime"
 
 log = logging.getLogger("distill")
 
@@ -43,6 +45,7 @@ class Entry:
         weights: a file that ships with this package or with an installed extra, if there is one.
         extra: the extra of this package that brings the weights, if one does.
         degradation: that the weights of the extra were trained on; files of ours say so themselves.
+        aliases: other names, for what is meant by most who give a family's name.
         elsewhere: whether the class comes from another package, and so has whatever weights it gives itself.
     """
 
@@ -53,6 +56,7 @@ class Entry:
     weights: Path | None = None
     extra: str | None = None
     degradation: str | None = None
+    aliases: tuple[str, ...] = ()
     elsewhere: bool = False
 
     def build(self, **keywords: Any) -> VideoNetwork:
@@ -78,7 +82,7 @@ class Entry:
         except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
             raise ConfigError(f"{self.name} cannot be built: {error}.") from error
 
-    def _doubled(self, network: VideoNetwork, time_scale: Any) -> SpaceTime:
+    def _doubled(self, network: VideoNetwork, time_scale: Any) -> VideoNetwork:
         if time_scale != 2:
             raise ConfigError(
                 f"time_scale is {time_scale!r}; a network keeps the frame rate with 1 or doubles it with 2."
@@ -90,30 +94,18 @@ class Entry:
             raise ConfigError(
                 f"{self.name} {why}, and time_scale=2 is for students that upscale frames in windows; take another one."
             )
-        return SpaceTime(network)
+        doubled: VideoNetwork = pkgutil.resolve_name(_SPACE_TIME)(network)
+        return doubled
 
 
 def entries() -> list[Entry]:
     """Every network known by name, teachers first, then what installed packages plug in."""
-    heavy = [
-        Entry(
-            name,
-            "teacher",
-            network,
-            keywords,
-            teachers.shipped_weights(name),
-            *teachers.FROM_EXTRAS.get(name, (None, None)),
-        )
-        for name, (network, keywords) in teachers.NETWORKS.items()
-    ]
-    compact = [Entry(name, "student", network, keywords) for name, (network, keywords) in students.NETWORKS.items()]
-    own = heavy + compact
-    return own + _plugged_in(tuple(sys.path))
+    return _own() + _plugged_in(tuple(sys.path))
 
 
 def names() -> set[str]:
     """Every name that `find` knows, aliases too."""
-    return {entry.name for entry in entries()} | set(teachers.ALIASES)
+    return {name for entry in entries() for name in (entry.name, *entry.aliases)}
 
 
 def find(name: str, role: Role | None = None, *, typed: bool = True) -> Entry:
@@ -133,15 +125,15 @@ def find(name: str, role: Role | None = None, *, typed: bool = True) -> Entry:
         if typed and "" not in sys.path:
             sys.path.insert(0, "")  # a class beside the caller, as with `python -m`
         return Entry(name, None, _import_class(name), {}, elsewhere=True)
-    known = {entry.name: entry for entry in entries()}
-    entry = known.get(teachers.ALIASES.get(name, name))
-    fitting = [each.name for each in known.values() if role in (None, each.role)]
-    if role != "student":
-        fitting = [*teachers.ALIASES, *fitting]
+    all_of_them = entries()
+    known = {name: entry for entry in all_of_them for name in (entry.name, *entry.aliases)}
+    entry = known.get(name)
+    of_role = [each for each in all_of_them if role in (None, each.role)]
+    fitting = [alias for each in of_role for alias in each.aliases] + [each.name for each in of_role]
     if entry is None:
         what = role or "network"
         # every name helps a guess: somebody may have swapped teacher and student
-        hint = did_you_mean(name, [*fitting, *known, *teachers.ALIASES])
+        hint = did_you_mean(name, [*fitting, *known])
         raise ConfigError(f"There is no {what} {name!r}.{hint} Known: {', '.join(fitting)}.")
     if role is not None and entry.role != role:
         raise ConfigError(f"{name!r} is a {entry.role}, not a {role}; the {role}s are {', '.join(fitting)}.")
@@ -177,13 +169,17 @@ def recognise(state: Mapping[str, Tensor]) -> Published:
     raise CheckpointError(f"The tensors ({shown}, ...) are of no network known here; known are {known}.")
 
 
+def _own() -> list[Entry]:
+    return [entry for package in _OWN.values() for entry in importlib.import_module(package).entries()]
+
+
 @lru_cache(maxsize=1)
 def _plugged_in(_path: tuple[str, ...]) -> list[Entry]:
     """Networks that other installed packages name in the entry-point groups of `PLUG_IN_GROUPS`.
 
     One that cannot be used costs a warning, not the command. Looked for once for each state of `sys.path`.
     """
-    taken = {*teachers.NETWORKS, *teachers.ALIASES, *students.NETWORKS}
+    taken = {name for entry in _own() for name in (entry.name, *entry.aliases)}
     found = []
     for group, role in PLUG_IN_GROUPS.items():
         for point in entry_points(group=group):

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from distill import registry
 from distill.errors import CheckpointError, ConfigError
 from distill.files import replacing
 from distill.interfaces import VideoNetwork
+from distill.networks import registry
 
 __all__ = ["Checkpoint", "Described", "load", "read", "read_training_state", "save", "save_training_state"]
 

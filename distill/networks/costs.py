@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill import registry
 from distill.interfaces import ClipNetwork, SlidingNetwork, VideoNetwork
+from distill.networks import registry
 
 __all__ = ["HEIGHT", "WIDTH", "cost_table", "costs", "multiply_accumulates"]
 

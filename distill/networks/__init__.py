@@ -1,0 +1,1 @@
+"""A network by its name or its file, and what it costs."""
