@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from distill.config import DistillationConfig
 from distill.data import Batch, CropSampler, find_clips, sample_clips
 from distill.networks import registry
 from distill.networks.opening import open_network
-from distill.task import Distillation, Teacher
-from distill.teacher_cache import TeacherCache
+from distill.training.config import DistillationConfig
+from distill.training.task import Distillation, Teacher
+from distill.training.teacher_cache import TeacherCache
 
 WAYS = ("without", "cold", "warm")
 

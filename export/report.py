@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distill import __version__
+from distill.pages.markup import Markup, element, joined
+from distill.pages.plots import KINDS, Bar, curve, share_bars, stacked, time_bars
+from distill.pages.style import STYLE
 from export.latency import Profile
 from export.machine import Peak
 from export.operators import Operators
 from export.profile_row import ALLOWED_LOSS_DB, VIDEO_RATES, Row, counted_threads
 from export.protocol import STANDARD
-from export.report_markup import Markup, element, joined
-from export.report_plots import KINDS, Bar, curve, share_bars, stacked, time_bars
-from export.report_style import STYLE
 from export.report_tables import evidence_table, operator_tables, row_table, size_name
 
 __all__ = ["html"]

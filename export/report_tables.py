@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from distill.pages.markup import Markup, element, joined
+from distill.pages.plots import KINDS
 from export.latency import Profile
 from export.operators import Operators
 from export.profile_row import VIDEO_RATES, Row
 from export.profile_table import number
-from export.report_markup import Markup, element, joined
-from export.report_plots import KINDS
 
 __all__ = ["evidence_table", "operator_tables", "row_table", "size_name"]
 

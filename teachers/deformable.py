@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from distill.layers import full_precision
 
-__all__ = ["DeformablePack", "deform_conv2d", "largest_mean_offset"]
+__all__ = ["DeformablePack", "deform_conv2d"]
 
 
 def deform_conv2d(
@@ -107,9 +107,3 @@ class DeformablePack(nn.Module):
         if self.training:
             self.mean_offset = offset.detach().abs().mean()
         return deform_conv2d(features.to(self.weight.dtype), offset, self.weight, self.bias, mask.sigmoid(), padding=1)
-
-
-def largest_mean_offset(network: nn.Module) -> float:
-    """Of all deformable convolutions in a network, the largest mean |offset| of the last training step, pixels."""
-    recorded = (getattr(module, "mean_offset", None) for module in network.modules())
-    return max((float(offset) for offset in recorded if isinstance(offset, Tensor)), default=0.0)

@@ -26,9 +26,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> int:
-    from distill.adapt import adaptation, prepare_adaptation, run_adaptation
-    from distill.run_folder import RunFolder, next_free
     from distill.settings import to_yaml
+    from distill.training.adaptation import adaptation, prepare_adaptation, run_adaptation
+    from distill.training.run_folder import RunFolder, next_free
 
     path, state = resumed(options)
     flags = {

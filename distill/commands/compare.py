@@ -11,7 +11,7 @@ from distill.errors import ConfigError
 
 if TYPE_CHECKING:
     from distill.comparison.paper_tables import Table
-    from distill.config import Config
+    from distill.training.config import Config
 
 __all__ = ["add_commands"]
 
@@ -78,7 +78,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any]) -> dict[str, Config]:
     from distill.comparison.paper_tables import table_rows
     from distill.comparison.running import methods_as_rows
-    from distill.config import read_config
+    from distill.training.config import read_config
 
     if table is not None:
         return table_rows(table, options.config, options.set, flags)

@@ -34,10 +34,10 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from distill.config import read_config
-    from distill.recipe import prepare, run_recipe
-    from distill.run_folder import RunFolder
     from distill.settings import to_yaml
+    from distill.training.config import read_config
+    from distill.training.recipe import prepare, run_recipe
+    from distill.training.run_folder import RunFolder
 
     path, state = resumed(options)
     config_file = options.config
@@ -70,7 +70,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _default_run(teacher: str | None, student: str) -> Path:
-    from distill.run_folder import next_free
+    from distill.training.run_folder import next_free
 
     parts = [Path(name).stem.replace(":", ".") for name in (teacher, student) if name is not None]
     return next_free(Path("runs") / "-".join(parts))

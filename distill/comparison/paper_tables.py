@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from distill.comparison.running import with_own_settings
-from distill.config import Config, read_config
 from distill.errors import ConfigError
 from distill.settings import read_yaml
+from distill.training.config import Config, read_config
 
 __all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from distill.config import Config
 from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
 from distill.files import replacing
@@ -20,10 +19,11 @@ from distill.interfaces import VideoNetwork
 from distill.losses.methods import TERMS, method, weights
 from distill.metrics.evaluate import evaluate
 from distill.networks.opening import named_teachers, open_network, pick_device
-from distill.recipe import prepare, run_recipe
-from distill.run_folder import RunFolder, log
 from distill.settings import to_yaml
-from distill.trainer import Interrupted
+from distill.training.config import Config
+from distill.training.recipe import prepare, run_recipe
+from distill.training.run_folder import RunFolder, log
+from distill.training.trainer import Interrupted
 
 __all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows", "with_own_settings"]
 

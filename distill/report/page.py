@@ -10,6 +10,8 @@ from distill import __version__
 from distill.comparison.answers import Answer, Metric, Table
 from distill.comparison.facts import Cost, Reproduction
 from distill.comparison.results import Comparison
+from distill.pages.markup import Markup, element, joined
+from distill.pages.style import STYLE
 from distill.report.curves import Curves
 from distill.report.gallery import Gallery, Panel
 from distill.report.page_tables import (
@@ -24,8 +26,6 @@ from distill.report.pictures import HEAT_CSS
 from distill.report.plots import Difference, differences, lines
 from distill.report.scenes import MARGIN
 from distill.report.style import STYLE as OWN_STYLE
-from export.report_markup import Markup, element, joined
-from export.report_style import STYLE
 
 __all__ = ["Findings", "headlines", "html"]
 

@@ -10,7 +10,7 @@ from distill.comparison.answers import Answer, Metric, Table, signed
 from distill.comparison.facts import Cost, Reproduction
 from distill.comparison.intervals import Interval
 from distill.comparison.results import Comparison
-from export.report_markup import Markup, element, joined
+from distill.pages.markup import Markup, element, joined
 
 __all__ = ["conventions_line", "cost_list", "differences_table", "reproduce", "seeds_table", "value_table"]
 

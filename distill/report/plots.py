@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.report_markup import Markup, element, joined
-from export.report_plots import framed, percent
+from distill.pages.markup import Markup, element, joined
+from distill.pages.plots import framed, percent
 
 __all__ = ["Difference", "Line", "differences", "lines"]
 

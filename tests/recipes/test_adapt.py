@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from distill.adapt import adaptation, held_out, prepare_adaptation
-from distill.config import Config, DataConfig
 from distill.data import find_clips
 from distill.data.excerpt import Excerpt, parts
 from distill.errors import DataError
 from distill.networks.checkpoint import Described, read, save
-from distill.run_folder import RunFolder
+from distill.training.adaptation import adaptation, held_out, prepare_adaptation
+from distill.training.config import Config, DataConfig
+from distill.training.run_folder import RunFolder
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 from tests.recipes.test_unlabelled import TINY_TEACHER, frames

@@ -10,9 +10,9 @@ import yaml
 from distill.cli import main
 from distill.comparison.paper_tables import find_table, read_table, table_rows
 from distill.comparison.running import methods_as_rows
-from distill.config import Config, DataConfig, DistillationConfig
 from distill.losses.methods import method, weights
 from distill.settings import read_yaml
+from distill.training.config import Config, DataConfig, DistillationConfig
 from tests.recipes.conftest import TINY
 from tests.recipes.test_documents import RECIPES
 

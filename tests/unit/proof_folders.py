@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill.config import Config, DataConfig, TrainingConfig
 from distill.data import find_clips
 from distill.metrics.evaluate import evaluate
 from distill.networks import registry
 from distill.networks.checkpoint import Described, save
 from distill.networks.opening import open_network
-from distill.run_folder import environment
 from distill.settings import to_yaml
+from distill.training.config import Config, DataConfig, TrainingConfig
+from distill.training.run_folder import environment
 
 CONVENTION = {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4, "frames": "all", "time_scale": 1}
 TINY = {"channels": 8, "blocks": 1, "widths": [8, 8, 8], "frame_channels": 4}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.config import Config, read_config
 from distill.errors import ConfigError
 from distill.settings import to_yaml
+from distill.training.config import Config, read_config
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 

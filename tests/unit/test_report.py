@@ -6,14 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from distill.pages.markup import Markup, element
+from distill.pages.plots import Bar, share_bars, time_bars
 from export.latency import Profile, Sustained
 from export.machine import Machine, Peak
 from export.operators import Node, Operators, OperatorType
 from export.profile_row import CONVERTED, FAILED, Fidelity, Row
 from export.protocol import STANDARD
 from export.report import html
-from export.report_markup import Markup, element
-from export.report_plots import Bar, share_bars, time_bars
 
 HOSTILE = "<script>alert('a & \"b\"')</script>"
 TIMED = {

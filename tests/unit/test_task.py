@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
 from distill.losses.attention import space_distance
@@ -12,7 +11,8 @@ from distill.losses.mean_map import mean_map_distance
 from distill.losses.memory import Time
 from distill.losses.methods import METHODS
 from distill.losses.term import channel_adapter
-from distill.task import Distillation, Lesson, Teacher
+from distill.training.config import DistillationConfig
+from distill.training.task import Distillation, Lesson, Teacher
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 

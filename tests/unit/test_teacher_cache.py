@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distill.config import DistillationConfig
 from distill.data import CropSampler, find_clips, sample_clips
 from distill.errors import CheckFailed, ConfigError
-from distill.task import Distillation, Teacher
-from distill.teacher_cache import TeacherCache
+from distill.training.config import DistillationConfig
+from distill.training.task import Distillation, Teacher
+from distill.training.teacher_cache import TeacherCache
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from distill.config import OptimiserConfig
+from distill.training.config import OptimiserConfig
 
 __all__ = ["learning_rate", "mixed_precision", "optimiser"]
 

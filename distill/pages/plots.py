@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.report_markup import Markup, element, joined
+from distill.pages.markup import Markup, element, joined
 
 __all__ = ["KINDS", "Bar", "curve", "framed", "percent", "share_bars", "stacked", "time_bars"]
 

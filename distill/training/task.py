@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill.config import DistillationConfig
 from distill.data import Batch
 from distill.errors import ConfigError
 from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
 from distill.losses.charbonnier import charbonnier
 from distill.losses.methods import TERMS, method, weights
 from distill.losses.term import FeatureKind, Seen, Surroundings, Term
-from distill.teacher_cache import TeacherCache
+from distill.training.config import DistillationConfig
+from distill.training.teacher_cache import TeacherCache
 
 __all__ = ["Distillation", "Teacher", "compared_features"]
 

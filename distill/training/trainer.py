@@ -18,19 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from distill.config import Config
 from distill.data import Batch, Clip, CropSampler, bicubic_upsample, degrade
 from distill.errors import CheckpointError, TrainingDiverged
 from distill.interfaces import VideoNetwork
 from distill.layers import channels_last
 from distill.metrics.evaluate import Evaluation, evaluate
 from distill.networks.checkpoint import Described, read_training_state, save, save_training_state
-from distill.optimisation import learning_rate, mixed_precision, optimiser
-from distill.run_folder import RunFolder, log
-from distill.task import Distillation, Teacher
-from teachers.deformable import largest_mean_offset
+from distill.training.config import Config
+from distill.training.optimisation import learning_rate, mixed_precision, optimiser
+from distill.training.run_folder import RunFolder, log
+from distill.training.task import Distillation, Teacher
 
-__all__ = ["Interrupted", "Trainer"]
+__all__ = ["Interrupted", "Trainer", "largest_mean_offset"]
 
 _LARGEST_OFFSET = 50.0  # pixels; a trained EDVR stays under 10, one whose loss is about to burst goes far beyond
 _SAVE_SECONDS = 600.0
@@ -371,3 +370,9 @@ def _peak_memory() -> str:
 
     unit = 1 << 30 if sys.platform == "darwin" else 1 << 20  # bytes there, kilobytes elsewhere
     return f"  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GB"
+
+
+def largest_mean_offset(network: nn.Module) -> float:
+    """Of all deformable convolutions in a network, the largest mean |offset| of the last training step, pixels."""
+    recorded = (getattr(module, "mean_offset", None) for module in network.modules())
+    return max((float(offset) for offset in recorded if isinstance(offset, Tensor)), default=0.0)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from distill import __version__
-from distill.config import Config, DataConfig
 from distill.data import Clip, CropSampler, find_clips, sample_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError, did_you_mean
@@ -20,10 +19,11 @@ from distill.networks import optical_flow as flow
 from distill.networks import registry
 from distill.networks.checkpoint import Described
 from distill.networks.opening import _is_file, check_degradation, named_teachers, open_network, pick_device
-from distill.run_folder import RunFolder, environment, log
-from distill.task import Teacher
-from distill.teacher_cache import TeacherCache
-from distill.trainer import Trainer
+from distill.training.config import Config, DataConfig
+from distill.training.run_folder import RunFolder, environment, log
+from distill.training.task import Teacher
+from distill.training.teacher_cache import TeacherCache
+from distill.training.trainer import Trainer
 
 __all__ = ["Prepared", "prepare", "run_recipe"]
 

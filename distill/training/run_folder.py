@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from distill import __version__
-from distill.config import Config
 from distill.errors import ConfigError
 from distill.files import replacing
 from distill.settings import to_yaml
+from distill.training.config import Config
 
 __all__ = ["RunFolder", "environment", "log", "next_free"]
 

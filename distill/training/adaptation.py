@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.config import Config, read_config
 from distill.data import Clip, bicubic_upsample, find_clips
 from distill.data.excerpt import parts
 from distill.errors import ConfigError, DataError
@@ -28,9 +27,10 @@ from distill.metrics.scores import Evaluation, Score
 from distill.metrics.temporal import CONVENTION
 from distill.networks import registry
 from distill.networks.opening import open_network
-from distill.recipe import Prepared, prepare, run_recipe
-from distill.run_folder import RunFolder
-from distill.task import Teacher
+from distill.training.config import Config, read_config
+from distill.training.recipe import Prepared, prepare, run_recipe
+from distill.training.run_folder import RunFolder
+from distill.training.task import Teacher
 
 __all__ = ["adaptation", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
 
@@ -93,7 +93,7 @@ def held_out(clips: Sequence[Clip], config: Config) -> list[Clip]:
 
 
 def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Prepared, list[Clip]]:
-    """As `distill.recipe.prepare`, and what is held out of the footage.
+    """As `distill.training.recipe.prepare`, and what is held out of the footage.
 
     Raises:
         InputError: a name, a file or the footage cannot be used.

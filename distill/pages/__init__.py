@@ -1,0 +1,1 @@
+"""What every page of this project is made of: markup, plots and one style."""
