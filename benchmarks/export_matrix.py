@@ -24,9 +24,10 @@ from distill.cli import main
 from distill.data import find_clips, sample_clips
 from distill.interfaces import WindowNetwork
 from distill.networks.opening import open_network
-from export.delivery import Delivery, deliver, file_name
+from export.delivery.delivery import Delivery, deliver, file_name
 from export.footage import low_resolution_clips
-from export.formats import FORMATS, Format, Order
+from export.formats import FORMATS
+from export.interfaces import Format, Order
 
 STUDENTS = ("fastdvdnet", "vespcn", "vsrnet", "fastdvdnet-mobile", "vespcn-mobile", "sofvsr", "vdsr", "d3dnet")
 STEPS = {"vdsr": 200, "d3dnet": 100}  # which would take hours for the recipe's own number

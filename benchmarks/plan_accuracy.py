@@ -5,7 +5,7 @@
 
 The first measures: each network is exported to ONNX and run by ONNX Runtime on one thread of this host; the median of
 the processor time, which other work on the machine hardly changes, and its ratio to the estimate. --device is a table
-of this host, as `export.plan_host.measure_host` writes it; without it one is measured first, in some five seconds.
+of this host, as `export.plan.host.measure_host` writes it; without it one is measured first, in some five seconds.
 
 The second measures nothing: it estimates networks whose latencies on phones are published, with the tables that ship.
 The Snapdragons' tables were fitted to those very figures, the iPhone's was worked out of them.
@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.networks import registry
-from export.formats import FORMATS, GIVEN_METADATA, Order, export
-from export.graph import traced
-from export.plan_device import Device, read_device
-from export.plan_estimate import estimate
-from export.plan_graph import Workload, workload
-from export.plan_host import measure_host, processor_seconds
+from export.formats import FORMATS, export
+from export.graphs.graph import traced
+from export.graphs.workload import Workload, workload
+from export.interfaces import GIVEN_METADATA, Order
+from export.plan.device import Device, read_device
+from export.plan.estimate import estimate
+from export.plan.host import measure_host, processor_seconds
 
 STUDENTS = ("fastdvdnet-mobile", "vespcn-mobile", "fastdvdnet", "fastdvdnet-quarter", "vespcn", "vsrnet", "vdsr")
 

@@ -23,8 +23,9 @@ from distill.networks import registry
 from distill.networks.opening import open_network
 from export.exported import ExportedNetwork
 from export.footage import low_resolution_clips, of_size
-from export.formats import Order, export, format_named
-from export.protocol import seconds_of
+from export.formats import export, format_named
+from export.interfaces import Order
+from export.machine import seconds_of
 
 METADATA = dict.fromkeys(("network", "keywords", "degradation", "provenance"), "{}")
 
@@ -44,7 +45,7 @@ def exported(network: WindowNetwork, streaming: bool, options: argparse.Namespac
     target = Path(folder) / f"{streaming}{kind.suffix}"
     clips = low_resolution_clips(find_clips(sample_clips("train")), "bi", network.scale)
     export(Order(network, METADATA, options.precision, streaming, (options.size,), clips), kind, target)
-    return ExportedNetwork(target, kind, options.threads)
+    return ExportedNetwork(kind.open(target, options.threads), target)
 
 
 def one_run(network: ExportedNetwork, clip: torch.Tensor) -> Callable[[], object]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 
-from distill.cli_export import add_export_commands
-from distill.cli_profile import add_profile_command
 from distill.commands import adapt, compare, evaluate, listing, train
 from distill.commands.options import DONE
 from distill.errors import CheckFailed, DistillError
 
 __all__ = ["main"]
+
+_EXPORT_COMMANDS = "export.commands"  # that package stands above this one, and so is found by name
 
 _CHECK_FAILED, _WRONG_INPUT, _INTERRUPTED = 1, 2, 130
 
@@ -71,9 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="distill", description="Distil video super-resolution networks for phones.", allow_abbrev=False
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (train, adapt, compare, evaluate):
+    for module in (train, adapt, compare, evaluate, importlib.import_module(_EXPORT_COMMANDS), listing):
         module.add_commands(commands)
-    add_export_commands(commands)
-    add_profile_command(commands)
-    listing.add_commands(commands)
     return parser

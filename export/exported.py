@@ -15,53 +15,20 @@ from torch import Tensor
 from distill.errors import InputError
 from distill.interfaces import Memory, Upsampled, VideoNetwork, repeat_edges
 from distill.layers import crop_to, pad_to_multiple
-from distill.networks.checkpoint import Described
-from export.formats import FORMATS, Format, format_of
-from export.graph import PICTURES
-from export.program import Array
+from export.graphs.graph import PICTURES
+from export.interfaces import Array, Program
 
-__all__ = ["ExportedNetwork", "is_exported", "open_described", "open_exported"]
-
-
-def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
-    """Load an exported file of any format.
-
-    Args:
-        path: a file that `distill export` wrote.
-        threads: that compute together; None leaves the choice to the runtime.
-
-    Raises:
-        InputError: the file cannot be used, or what runs it is not installed.
-    """
-    return ExportedNetwork(path, format_of(path), threads)
-
-
-def is_exported(path: Path) -> bool:
-    """Whether the name is that of an exported file."""
-    return path.name.endswith(tuple(each.suffix for each in FORMATS))
-
-
-def open_described(path: Path) -> tuple[ExportedNetwork, Described]:
-    """An exported file as a network, and what it says of itself.
-
-    Raises:
-        InputError: the file cannot be used, or what runs it is not installed.
-    """
-    exported = open_exported(path)
-    facts = exported.program.metadata
-    degradation = None if facts["degradation"] == "unknown" else facts["degradation"]
-    try:
-        keywords, provenance = json.loads(facts["keywords"]), json.loads(facts["provenance"])
-    except ValueError as error:
-        raise InputError(f"{path} does not describe itself as it should ({error}): export it again.") from error
-    return exported, Described(facts["network"], keywords, degradation, provenance)
+__all__ = ["ExportedNetwork"]
 
 
 class ExportedNetwork(VideoNetwork):
     """What an exported file computes, windowed or streaming; it has no features.
 
-    Attributes:
+    Args:
         program: the file, loaded.
+        path: the file, for messages.
+
+    Attributes:
         time_scale: 2 where it doubles the frame rate.
         window: frames that one restored frame depends on.
         streaming: whether the file takes one frame at a time and remembers.
@@ -70,10 +37,9 @@ class ExportedNetwork(VideoNetwork):
 
     hr_channels = lr_channels = None
 
-    def __init__(self, path: Path, kind: Format, threads: int | None = None) -> None:
+    def __init__(self, program: Program, path: Path) -> None:
         super().__init__()
-        self.path = path
-        self.program = kind.open(path, threads)
+        self.path, self.program = path, program
         try:
             self._read(self.program.metadata)
         except (KeyError, TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.data import Clip, degrade
 
-__all__ = ["low_resolution_clips", "of_size"]
+__all__ = ["FRAMES", "low_resolution_clips", "of_size"]
 
 _FRAMES = 7  # of each clip, from its start
 
@@ -40,3 +40,7 @@ def of_size(clip: Tensor, size: tuple[int, int]) -> Tensor:
     missing = [(0, max(wanted - side, 0)) for wanted, side in zip(size, clip.shape[-2:], strict=True)]
     mirrored = np.pad(clip.cpu().numpy(), [(0, 0), (0, 0), *missing], mode="symmetric")
     return torch.from_numpy(np.ascontiguousarray(mirrored[..., : size[0], : size[1]]))
+
+
+FRAMES = 16
+"""Of each clip that are measured, at most, unless told otherwise."""

@@ -13,9 +13,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from export.protocol import seconds_of
-
-__all__ = ["Limits", "Machine", "Peak", "best_rate", "this_machine"]
+__all__ = ["Limits", "Machine", "Peak", "best_rate", "seconds_of", "this_machine"]
 
 _SECONDS = 0.25  # of each kernel, a round; its best run counts, as whatever else goes on can only slow it down
 # each takes about a millisecond, less than a busy system lets run unbroken
@@ -151,3 +149,10 @@ def best_rate(run: Callable[[], object], amount: int) -> float:
     while fastest == math.inf or time.perf_counter() < end:
         fastest = min(fastest, seconds_of(run))
     return amount / fastest / 1e9
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """The wall-clock seconds that one call takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started

@@ -87,7 +87,7 @@ def conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def conv_norm(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Module]:
-    """3x3 convolution, batch normalisation, ReLU: in a sequence, so that `export.deploy` folds them into one."""
+    """3x3 convolution, batch normalisation, ReLU: in a sequence, so that `export.graphs.deploy` folds them into one."""
     layer = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     return [layer, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]

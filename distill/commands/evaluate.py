@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.commands.options import DONE, add_command, progress, show
-from distill.networks.opening import opened
 
 if TYPE_CHECKING:
     from distill.interfaces import VideoNetwork
@@ -50,7 +49,7 @@ def add_commands(commands: Any) -> None:
 def _eval(options: argparse.Namespace) -> int:
     from distill.data import find_clips
     from distill.metrics.evaluate import evaluate
-    from distill.networks.opening import check_degradation, pick_device
+    from distill.networks.opening import check_degradation, opened, pick_device
 
     network: VideoNetwork | None = None
     degradation = options.degradation or "bi"
@@ -78,7 +77,7 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _upscale(options: argparse.Namespace) -> int:
-    from distill.networks.opening import pick_device
+    from distill.networks.opening import opened, pick_device
     from distill.upscale import upscale
 
     network, _ = opened(options.network)

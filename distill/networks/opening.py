@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-_EXPORTED = "export.exported"  # opens exported files; it stands above this room, and so is found by name
+_EXPORTED = "export.formats"  # opens exported files; it stands above this room, and so is found by name
 
 log = logging.getLogger("distill")
 

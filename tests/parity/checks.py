@@ -11,9 +11,10 @@ import torch
 from distill.interfaces import windows
 from distill.networks.costs import multiply_accumulates
 from distill.networks.registry import find
+from export.delivery.parity import parity
 from export.exported import ExportedNetwork
-from export.formats import Order, export, format_named
-from export.parity import parity
+from export.formats import export, format_named
+from export.interfaces import Order
 
 FROZEN = Path(__file__).parent / "frozen"
 
@@ -135,7 +136,7 @@ def exported(network, target, name="onnx", **order):
     """The file, opened, of a network with any metadata."""
     kind = format_named(name)
     export(Order(network, METADATA, **order), kind, target)
-    return ExportedNetwork(target, kind)
+    return ExportedNetwork(kind.open(target), target)
 
 
 def assert_exports(network, target):

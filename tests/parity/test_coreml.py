@@ -15,20 +15,18 @@ from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import files_of, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
 from distill.networks.registry import find
-from export.coreml_evaluator import Evaluator
-from export.coreml_package import Package, blob, quiet_coremltools, read_package, write_package
-from export.coreml_program import EvaluatedProgram, load
 from export.exported import ExportedNetwork
-from export.formats import Format, Order, export
+from export.formats import export, format_named
+from export.interfaces import Order
+from export.to_coreml.evaluator import Evaluator
+from export.to_coreml.package import Package, blob, quiet_coremltools, read_package, write_package
+from export.to_coreml.program import EvaluatedProgram, load
 from students.vdsr import VDSR
 from students.vespcn import VESPCN
 from students.vespcn_mobile import VESPCNMobile
 from tests.parity.checks import METADATA, moving_clip, randomise, randomise_with_statistics
 
-COREML = Format(
-    "coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml:write", "export.coreml_program:load",
-    "coremltools", "coremltools", None, "several",
-)  # fmt: skip
+COREML = format_named("coreml")
 MIL_FLOAT32 = 11  # of MIL.proto's data types
 ODD = (18, 27)  # no multiples of 4, so the networks pad inside
 
@@ -48,7 +46,7 @@ NETWORKS = {
 
 def exported(network, target, sizes=(ODD,), **order):
     export(Order(network, METADATA, sizes=sizes, **order), COREML, target)
-    return ExportedNetwork(target, COREML)
+    return ExportedNetwork(COREML.open(target), target)
 
 
 def restored(network, clip):
@@ -419,7 +417,7 @@ def test_compressed_weights_are_what_coremltools_makes_of_them(student, tmp_path
 
 def test_pictures_for_core_ml_and_back():
     """What a Mac is given and gives; the rest of that class runs there alone."""
-    from export.coreml_program import _array, _picture
+    from export.to_coreml.program import _array, _picture
 
     pixels = torch.randint(0, 256, (1, 3, 4, 6)).numpy().astype(np.float32)
     picture = _picture(pixels / 255 + 0.3 / 255)

@@ -14,7 +14,7 @@ from distill.errors import ConfigError
 from distill.interfaces import windows
 from distill.networks import registry
 from distill.networks.costs import multiply_accumulates
-from export.deploy import deployed
+from export.graphs.deploy import deployed
 from tests.parity.checks import assert_exports, exported, moving_clip, randomise_with_statistics
 
 FROZEN = Path(__file__).parent / "frozen"

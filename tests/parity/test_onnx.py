@@ -12,10 +12,10 @@ from torch.nn import functional
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import bytes_of, files_of, replacing_whole, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
-from export.exported import open_exported
-from export.formats import Order, export, format_named, format_of
-from export.onnx_program import read_metadata
-from export.parity import parity
+from export.delivery.parity import parity
+from export.formats import export, format_named, format_of, open_exported
+from export.interfaces import Order
+from export.to_onnx.program import read_metadata
 from students.fastdvdnet import FastDVDnet
 from teachers.deformable import DeformablePack
 from teachers.edvr import EDVR

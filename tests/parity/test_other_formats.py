@@ -11,13 +11,14 @@ from torch import nn
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import registry
-from export import conversion
-from export.conversion import convert_apart, in_common_operators
-from export.exported import open_exported
-from export.formats import Order, format_named
-from export.graph import streaming_graph, traced, windowed_graph
-from export.parity import parity
-from export.single_pictures import SinglePictures
+from export.delivery.parity import parity
+from export.formats import format_named, open_exported
+from export.graphs import isolated as conversion
+from export.graphs.decomposition import in_common_operators
+from export.graphs.graph import streaming_graph, traced, windowed_graph
+from export.graphs.isolated import convert_apart
+from export.interfaces import Order
+from export.to_ncnn.single_pictures import SinglePictures
 from students.fastdvdnet_mobile import FastDVDnetMobile
 from students.vdsr import VDSR
 from students.vespcn import VESPCN
@@ -175,7 +176,7 @@ def test_eight_bits_in_litert(streaming, tmp_path):
 
 
 def test_eight_bits_need_footage(tmp_path):
-    from export.to_litert import write
+    from export.to_litert.conversion import write
 
     order = Order(thin_mobile(), METADATA, "int8", sizes=(SIZE,))
     with pytest.raises(ConfigError, match="int8 needs real frames"):
@@ -263,7 +264,16 @@ def converted(function, target):
     order = Order(Tiny(), METADATA, sizes=(SIZE,))
     graph = order.graph()
     samples = [dict(graph.inputs)] * 2
-    convert_apart("this", f"some_converters:{function}", order, graph, target, {"word": "Größe"}, samples)
+    convert_apart(
+        "this",
+        f"some_converters:{function}",
+        type(order.network).__name__,
+        order.precision,
+        graph,
+        target,
+        {"word": "Größe"},
+        samples,
+    )
 
 
 def test_a_converter_gets_what_it_needs(converters, tmp_path):

@@ -16,11 +16,11 @@ from distill.data import degrade, find_clips, sample_clips
 from distill.errors import CheckFailed, ConfigError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.layers import warp
-from export.exported import open_exported
-from export.formats import FORMATS, Order, export
-from export.quantize import sensitivity
-from export.runtime import open_session
-from export.to_onnx import ort_operators, write_ort
+from export.formats import FORMATS, export, open_exported
+from export.interfaces import Order
+from export.to_onnx.ort import ort_operators, write_ort
+from export.to_onnx.sensitivity import sensitivity
+from export.to_onnx.session import open_session
 from students.vespcn_mobile import VESPCNMobile
 
 METADATA = {"network": "vespcn-mobile", "keywords": "{}", "degradation": "bi", "provenance": json.dumps({})}

@@ -13,12 +13,14 @@ import torch
 from distill.errors import CheckFailed
 from distill.interfaces import SlidingNetwork
 from distill.networks.registry import find
-from export.contender import NetworkEntry, opened
+from export.delivery.parity import parity
 from export.exported import ExportedNetwork
-from export.formats import Order, export, format_named
-from export.parity import parity
-from export.profile_row import Row
-from export.profile_table import table
+from export.formats import export, format_named
+from export.interfaces import Order
+from export.latency.contender import NetworkEntry
+from export.latency.measuring import opened
+from export.latency.row import Row
+from export.latency.table import table
 from tests.parity.checks import METADATA, moving_clip, randomise_with_statistics
 
 THIN = {
@@ -42,7 +44,7 @@ def student(name: str = "vespcn-mobile") -> SlidingNetwork:
 def exported(network: SlidingNetwork, target: Path, to: str = "onnx", **order: object) -> ExportedNetwork:
     kind = format_named(to)
     export(Order(network, METADATA, **order), kind, target)
-    return ExportedNetwork(target, kind)
+    return ExportedNetwork(kind.open(target), target)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +188,7 @@ def test_files_of_old_keep_the_frame_rate(tmp_path: Path) -> None:
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     onnx.save(model, file.path)
-    again = ExportedNetwork(file.path, format_named("onnx"))
+    again = ExportedNetwork(format_named("onnx").open(file.path), file.path)
     assert again.time_scale == 1
     assert torch.equal(streamed(again, moving_clip(3, *ODD)), streamed(file, moving_clip(3, *ODD)))
 

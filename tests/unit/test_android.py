@@ -12,10 +12,11 @@ import onnx
 import pytest
 
 from distill.errors import CheckFailed, ConfigError, InputError
-from export import android
-from export.android import Adb, attached, find_adb, phone_behind, profile_android
-from export.android_benchmarks import Model, benchmark_for, perf_test_summary
-from export.protocol import Protocol
+from export.latency.timing import Protocol
+from export.phones import android
+from export.phones.adb import Adb, attached, find_adb, phone_behind
+from export.phones.android import profile_android
+from export.phones.benchmarks import Model, benchmark_for, perf_test_summary
 from tests.unit.android_stand_in import ARM64_PROGRAM, Daemon, Phone, install_client, recorded
 
 READY = "SERIAL42               device usb:1-1 product:maker model:Model_7 device:seven transport_id:1"

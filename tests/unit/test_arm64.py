@@ -16,7 +16,7 @@ import torch
 from onnx import helper
 
 from benchmarks import arm64_check
-from export.exported import open_exported
+from export.formats import open_exported
 
 SCRIPT = Path(arm64_check.__file__)
 FACTS = {"scale": "1", "window": "3", "precision": "fp32", "size_multiple": "4", "distill_vsr_version": "0"}

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from distill.errors import CheckFailed
-from export.coreml_compression import clustered
-from export.coreml_evaluator import Evaluator
-from export.coreml_operators import OPERATORS
-from export.coreml_package import Package, blob, quiet_coremltools, unpacked
+from export.to_coreml.compression import clustered
+from export.to_coreml.evaluator import Evaluator
+from export.to_coreml.operators import OPERATORS
+from export.to_coreml.package import Package, blob, quiet_coremltools, unpacked
 
 with quiet_coremltools():
     import coremltools as ct

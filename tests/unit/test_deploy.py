@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.interfaces import Upsampled, WindowNetwork
-from export.deploy import deployed
+from export.graphs.deploy import deployed
 from students.fastdvdnet import FastDVDnet
 
 

@@ -17,16 +17,17 @@ import export
 from distill.errors import ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import registry
-from export.contender import _Feed
 from export.exported import ExportedNetwork
-from export.formats import FORMATS, Order
+from export.formats import FORMATS
 from export.formats import export as write
-from export.latency import DEFAULT_SIZE, FileEntry, NetworkEntry, profile
+from export.interfaces import Order
+from export.latency.files import _Feed
+from export.latency.measuring import DEFAULT_SIZE, FileEntry, NetworkEntry, profile
+from export.latency.row import CONVERTED, FAILED, NOT_RUN, Fidelity, Row, figures
+from export.latency.table import table
+from export.latency.timing import Protocol, Timing, sustained, take_turns
 from export.machine import Limits
-from export.onnx_peak import int8_gops
-from export.profile_row import CONVERTED, FAILED, NOT_RUN, Fidelity, Row, figures
-from export.profile_table import table
-from export.protocol import Protocol, Timing, sustained, take_turns
+from export.to_onnx.peak import int8_gops
 
 QUICK = Protocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
 KEYWORDS = {"window": 3, "widths": [4, 4], "kernels": [3, 3, 3]}
@@ -142,7 +143,7 @@ def test_work_is_counted_of_what_runs(measured):
 
 
 def test_streaming_feeds_its_memories_back(files):
-    exported = ExportedNetwork(files["streaming"], FORMATS[0])
+    exported = ExportedNetwork(FORMATS[0].open(files["streaming"]), files["streaming"])
     feed = _Feed(exported, SIZE)
     assert not feed.inputs["sums"].any()
     frame = torch.from_numpy(feed.inputs["frame"][0])
@@ -170,7 +171,9 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
 
 def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(export.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml"))
+    monkeypatch.setattr(
+        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml")
+    )
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.precision, row.p50_ms) == (CONVERTED, "fp32", None)
     assert row.macs > 0
@@ -179,13 +182,15 @@ def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
 
 def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
     other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
-    monkeypatch.setattr(export.contender, "format_of", lambda path: other)
+    monkeypatch.setattr(export.latency.contender, "format_of", lambda path: other)
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.reason) == (NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
 
 
 def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
-    monkeypatch.setattr(export.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other"))
+    monkeypatch.setattr(
+        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other")
+    )
     (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
     assert row.load_ms > 0
     assert row.first_ms > 0
@@ -193,7 +198,7 @@ def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkey
 
 
 def test_a_fresh_process_that_fails_is_a_row_without_times(files, monkeypatch):
-    monkeypatch.setattr("export.contender.runtime.__file__", "/nowhere/runtime.py")
+    monkeypatch.setattr("export.latency.contender.runtime.__file__", "/nowhere/runtime.py")
     (row, _) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert row.status == FAILED
     assert "fresh process" in row.reason
@@ -417,7 +422,7 @@ def test_the_budget_ends_a_slow_row():
 
 def test_a_long_run_is_told_in_slices(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("export.protocol.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("export.latency.timing.time.perf_counter", lambda: now[0])
 
     def run():  # 4 a second for 5 s, then 2 a second
         now[0] += 0.25 if now[0] < 5 else 0.5

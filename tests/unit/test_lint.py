@@ -9,8 +9,9 @@ import torch
 from onnx import helper, numpy_helper
 
 from distill.errors import InputError
-from export.formats import FORMATS, Order, export
-from export.lint import lint
+from export.formats import FORMATS, export
+from export.interfaces import Order
+from export.to_onnx.lint import lint
 from students.vespcn_mobile import VESPCNMobile
 
 FACTS = {"distill_vsr_version": "0", "scale": "4", "window": "1", "mode": "windowed"}

@@ -10,9 +10,9 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from export.exported import open_exported
-from export.formats import FORMATS, Order, export
-from export.onnx_layout import layer_of, to_phone_operators, without_transposed
+from export.formats import FORMATS, export, open_exported
+from export.interfaces import Order
+from export.to_onnx.layout import layer_of, to_phone_operators, without_transposed
 from students.fastdvdnet_mobile import FastDVDnetMobile
 
 SIDES = (5, 7)

@@ -14,12 +14,12 @@ from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import checkpoint, registry
 from distill.networks.costs import HEIGHT, WIDTH, multiply_accumulates
 from distill.networks.opening import named
-from export.graph import streaming_graph, traced, windowed_graph
-from export.plan import _Family, _verdict, _widest, parse_budget, plan
-from export.plan_device import Device, Figure, Spread, read_device
-from export.plan_estimate import Estimate, badly_run, estimate, peak_megabytes
-from export.plan_graph import KINDS, MANY_AXES, workload
-from export.plan_variants import variants
+from export.graphs.graph import streaming_graph, traced, windowed_graph
+from export.graphs.workload import KINDS, MANY_AXES, workload
+from export.plan.device import Device, Figure, Spread, read_device
+from export.plan.estimate import Estimate, badly_run, estimate, peak_megabytes
+from export.plan.plan import _Family, _verdict, _widest, parse_budget, plan
+from export.plan.variants import variants
 
 SIZE = (24, 40)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ConfigError
-from export.plan import plan
-from export.plan_device import known_devices, read_device
-from export.plan_host import measure_host
+from export.plan.device import known_devices, read_device
+from export.plan.host import measure_host
+from export.plan.plan import plan
 
 TABLE = """
 name: toy

@@ -12,10 +12,10 @@ from distill.data import degrade, find_clips, sample_clips
 from distill.errors import DataError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.layers import BicubicUpsample
-from export.exported import ExportedNetwork
+from export.delivery.quality import quality
 from export.footage import low_resolution_clips, of_size
-from export.formats import Order, export, format_named
-from export.quality import quality
+from export.formats import export, format_named, open_exported
+from export.interfaces import Order
 from tests.parity.checks import METADATA
 
 
@@ -43,7 +43,7 @@ def test_a_loss_is_seen_clip_by_clip(clips, tmp_path, sizes, twin):
     kind = format_named("onnx")
     export(Order(Bicubic(), METADATA, sizes=sizes), kind, tmp_path / "same.onnx")
     export(Order(Bicubic(0.05), METADATA, sizes=sizes), kind, tmp_path / "darker.onnx")
-    same, darker = (ExportedNetwork(tmp_path / f"{name}.onnx", kind) for name in ("same", "darker"))
+    same, darker = (open_exported(tmp_path / f"{name}.onnx") for name in ("same", "darker"))
     kept = quality(Order(Bicubic(), METADATA, sizes=sizes), kind, same, clips, "bi")
     assert kept.within
     assert all(abs(loss) < 1e-3 for loss in kept.losses.values())
@@ -66,7 +66,7 @@ def test_no_clip_no_quality(tmp_path):
     kind = format_named("onnx")
     export(Order(Bicubic(), METADATA), kind, tmp_path / "same.onnx")
     with pytest.raises(DataError, match="no clip"):
-        quality(Order(Bicubic(), METADATA), kind, ExportedNetwork(tmp_path / "same.onnx", kind), [], "bi")
+        quality(Order(Bicubic(), METADATA), kind, open_exported(tmp_path / "same.onnx"), [], "bi")
 
 
 def test_footage_is_degraded_and_mirrored_to_the_size(clips):

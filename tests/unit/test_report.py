@@ -8,12 +8,12 @@ import pytest
 
 from distill.pages.markup import Markup, element
 from distill.pages.plots import Bar, share_bars, time_bars
-from export.latency import Profile, Sustained
+from export.interfaces import Node, Operators, OperatorType
+from export.latency.measuring import Profile, Sustained
+from export.latency.page import html
+from export.latency.row import CONVERTED, FAILED, Fidelity, Row
+from export.latency.timing import STANDARD
 from export.machine import Machine, Peak
-from export.operators import Node, Operators, OperatorType
-from export.profile_row import CONVERTED, FAILED, Fidelity, Row
-from export.protocol import STANDARD
-from export.report import html
 
 HOSTILE = "<script>alert('a & \"b\"')</script>"
 TIMED = {

@@ -1,0 +1,227 @@
+"""The commands about what leaves the house: `distill export`, `plan` and `profile`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.commands.options import DONE, add_command, progress, show, size
+from distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distill.data import Clip
+    from export.interfaces import Format
+    from export.latency.measuring import FileEntry, NetworkEntry
+    from export.latency.row import Row
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the sub-commands."""
+    command = add_command(commands, "export", _export, "write files that a phone's runtime reads, and prove them")
+    command.add_argument("network", metavar="RUN", help="a run folder, a file of weights, or a network's name")
+    command.add_argument("--to", required=True, metavar="FORMAT", help="onnx, coreml, litert, executorch or ncnn")
+    command.add_argument("--precision", nargs="+", metavar="P", help="one file each (default: the format's first)")
+    command.add_argument("--streaming", action="store_true", help="one new frame and memories in, one frame out")
+    command.add_argument("--out", type=Path, help="folder (default: RUN/export, or runs/NAME/export)")
+    command.add_argument(
+        "--size", type=size, nargs="+", default=[], metavar="WxH", help="low resolution (default: any)"
+    )
+    command.add_argument("--data", type=Path, help="footage to calibrate and prove on (default: the samples)")
+    command.add_argument("--floor", type=float, metavar="DB", help="PSNR against PyTorch under which it fails")
+    command.add_argument("--sensitivity", action="store_true", help="int8: tell what each layer costs")
+    command.add_argument("--ort", action="store_true", help="onnx: also the .ort form, and the operators it needs")
+    command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: what it takes)")
+    command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
+    command = add_command(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
+    command.add_argument("student", metavar="STUDENT", help="a student's name, or a file of its weights")
+    command.add_argument("--size", type=size, required=True, metavar="WxH", help="low resolution")
+    command.add_argument("--budget", required=True, help="of one frame, such as 16ms or 60fps")
+    command.add_argument("--device", default="host", help="a shipped table's name, or a file of your own")
+    _add_profile(commands)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from distill.networks.opening import window_network
+    from export.delivery.delivery import deliver, file_name
+    from export.footage import low_resolution_clips
+    from export.formats import format_named
+    from export.interfaces import Order
+
+    kind = format_named(options.to)
+    precisions = options.precision or [kind.precisions[0]]
+    _check(options, kind, precisions)
+    network, described = window_network(options.network)
+    run = Path(options.network)
+    stem, out = _stem_and_folder(run)
+    out = options.out or out
+    degradation = described.degradation or "bi"
+    proof = _clips(options.data, "held_out")
+    calibration = low_resolution_clips(_clips(options.data, "train"), degradation, network.scale, count=3)
+    deliveries = []
+    for precision in precisions:
+        order = Order(
+            network=network,
+            metadata=described.as_text(),
+            precision=precision,
+            streaming=options.streaming,
+            sizes=tuple(options.size),
+            clips=calibration,
+            ios=options.ios or (18 if options.streaming or len(options.size) > 1 else 16),
+            images=options.images,
+        )
+        target = out / file_name(stem, kind, order)
+        delivery = deliver(order, kind, target, proof, degradation, floor=options.floor, all_layers=options.sensitivity)
+        deliveries.append(delivery)
+        if options.ort:
+            _write_ort(target)
+        if not options.json:
+            show(options, None, delivery.text())
+    if options.json:
+        show(options, [delivery.document() for delivery in deliveries], "")
+    return DONE
+
+
+def _check(options: argparse.Namespace, kind: Format, precisions: Sequence[str]) -> None:
+    """Refuse options that do not go together, before anything is written."""
+    for precision in precisions:
+        if precision not in kind.precisions:
+            raise ConfigError(f"{kind.name} has no precision {precision!r}; it has {', '.join(kind.precisions)}.")
+    if (options.ort or options.sensitivity) and kind.name != "onnx":
+        raise ConfigError(f"--ort and --sensitivity are for --to onnx, not {kind.name}.")
+    if (options.images or options.ios) and kind.name != "coreml":
+        raise ConfigError(f"--images and --ios are for --to coreml, not {kind.name}.")
+    if options.ort and "fp16" in precisions:
+        raise ConfigError("--ort has no fp16: leave it out, or export fp16 without --ort.")
+    if options.sensitivity and "int8" not in precisions:
+        raise ConfigError("--sensitivity tells what layers cost in int8: give --precision int8.")
+
+
+def _write_ort(onnx: Path) -> None:
+    """The .ort form beside the file, and the list of operators that it needs."""
+    from distill.files import replacing
+    from export.to_onnx.ort import ort_operators, write_ort
+
+    with replacing(onnx.with_suffix(".ort")) as temporary:
+        write_ort(onnx, temporary)
+    with replacing(onnx.with_suffix(".ort.config")) as temporary:
+        temporary.write_text(ort_operators(onnx), encoding="utf-8")
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from export.plan.plan import parse_budget, plan
+
+    found = plan(options.student, options.size, parse_budget(options.budget), options.device)
+    show(options, found.document(), found.text())
+    return DONE
+
+
+def _stem_and_folder(run: Path) -> tuple[str, Path]:
+    """What exports of a network are called, and where they go unless told."""
+    if run.is_dir():
+        return "student", run / "export"
+    if run.name == "student.safetensors":  # of a run folder
+        return "student", run.parent / "export"
+    return run.stem, Path("runs") / run.stem / "export"
+
+
+def _clips(data: Path | None, samples: Any) -> list[Clip]:
+    from distill.data import find_clips, sample_clips
+
+    return list(find_clips(sample_clips(samples) if data is None else data))
+
+
+log = logging.getLogger("distill")
+
+
+def _add_profile(commands: Any) -> None:
+    command = add_command(
+        commands, "profile", _profile, "this host's latency of exported files and networks, side by side"
+    )
+    command.add_argument("sources", nargs="+", metavar="SOURCE", help="exported files, run folders, files of weights")
+    command.add_argument("--size", type=size, nargs="+", default=[], metavar="WxH", help="low resolution, one or more")
+    command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
+    command.add_argument("--data", type=Path, help="footage of known truth, for the columns on quality")
+    command.add_argument("--report", type=Path, metavar="FILE.html", help="also write a page, and its JSON twin")
+    command.add_argument("--operators", action="store_true", help="also the time of each operator, of .onnx files")
+    command.add_argument("--sustained", type=float, metavar="SECONDS", help="also a run of so long without a pause")
+    command.add_argument("--compiled", action="store_true", help="networks also by torch.compile")
+    command.add_argument("--android", action="store_true", help="exported files also on the phone that adb reaches")
+    command.add_argument("--benchmark", type=Path, help="the program that times them there, built for the phone")
+    command.add_argument("--serial", help="of the phone, where adb reaches several")
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from export.latency.measuring import profile
+
+    if options.report is not None and options.report.suffix != ".html":
+        raise ConfigError(f"--report names {options.report}, expected a file ending in .html.")
+    threads = options.threads or sorted({1, os.cpu_count() or 1})
+    # first, for what is missing is known at once
+    phone = _phone_rows(options, options.threads or (1, 4)) if options.android else []
+    entries = _entries(options)
+    with progress(options, None, "run") as update:
+        found = profile(
+            entries,
+            sizes=options.size,
+            threads=threads,
+            with_operators=options.operators,
+            sustained_seconds=options.sustained,
+            progress=update,
+        )
+    found = found.with_rows(phone)
+    document = found.document(options.command_line)
+    if options.report is not None:
+        _write_report(options.report, found, document, options.command_line)
+    show(options, document, found.table())
+    return DONE
+
+
+def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row]:
+    from export.formats import is_exported
+    from export.phones.android import DEFAULT_SIZE, profile_android
+
+    files = [Path(source) for source in options.sources if is_exported(Path(source))]
+    return [
+        run.row()
+        for path in files
+        if path.suffix in (".onnx", ".tflite")
+        for size in options.size or [DEFAULT_SIZE]
+        for run in profile_android(path, options.benchmark, serial=options.serial, size=size, threads=threads)
+    ]
+
+
+def _write_report(target: Path, found: Any, document: Any, command: str) -> None:
+    from distill.files import replacing
+    from export.latency.page import html
+
+    for path, text in ((target, html(found, command)), (target.with_suffix(".json"), json.dumps(document, indent=2))):
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        log.info("report  %s", path)
+
+
+def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
+    from distill.networks.opening import window_network
+    from export.formats import is_exported
+    from export.latency.fidelity import fidelities
+    from export.latency.measuring import FileEntry, NetworkEntry
+
+    quality = fidelities(options.sources, options.data) if options.data is not None else {}
+    entries: list[FileEntry | NetworkEntry] = []
+    for source in options.sources:
+        fidelity = quality.get(source)
+        if is_exported(Path(source)):
+            entries.append(FileEntry(Path(source), fidelity))
+            continue
+        network, described = window_network(source)
+        for streaming in (False, True):
+            for compiled in (False, True) if options.compiled else (False,):
+                entries.append(NetworkEntry(network, described.name, streaming, compiled, fidelity))
+    return entries

@@ -1,0 +1,1 @@
+"""A file written, proven and judged before it takes its place."""

@@ -1,0 +1,1 @@
+"""Networks as graphs that can be exported, and what such a graph computes."""

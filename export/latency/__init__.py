@@ -1,0 +1,1 @@
+"""What a restored frame costs on this host, measured side by side."""

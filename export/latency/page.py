@@ -1,0 +1,267 @@
+"""A latency report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distill import __version__
+from distill.pages.markup import Markup, element, joined
+from distill.pages.plots import KINDS, Bar, curve, share_bars, stacked, time_bars
+from distill.pages.style import STYLE
+from export.interfaces import Operators
+from export.latency.measuring import Profile
+from export.latency.page_tables import evidence_table, operator_tables, row_table, size_name
+from export.latency.row import ALLOWED_LOSS_DB, VIDEO_RATES, Row, counted_threads
+from export.latency.timing import STANDARD
+from export.machine import Peak
+
+__all__ = ["html"]
+
+_BUSY = 0.85
+"""If a round's peak falls under this share of the best round's, the machine had other work."""
+
+
+def html(profile: Profile, command: str) -> str:
+    """The page.
+
+    Args:
+        profile: what was measured.
+        command: that made it, for whoever wants to repeat it.
+
+    Returns:
+        HTML in UTF-8 with its style and plots inside; it asks for nothing from a network.
+    """
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"Latency report: {', '.join(dict.fromkeys(row.entry for row in profile.rows))}"),
+        element("style", Markup(STYLE)),
+    )
+    body = element(
+        "body",
+        _header(profile),
+        _losses(profile.rows),
+        element("h2", "All figures"),
+        row_table(profile),
+        _conventions(profile.rows),
+        _times(profile.rows),
+        _limits(profile),
+        _sustained(profile),
+        _operators(profile.operators),
+        _method(profile, command),
+    )
+    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def _header(profile: Profile) -> Markup:
+    date = profile.date.replace("T", " ").replace("+00:00", " UTC")
+    return element(
+        "header",
+        element("h1", "What one restored frame costs"),
+        element("p", f"{profile.machine.name}. {date}, distill-vsr {__version__}.", class_="soft"),
+        element("p", profile.phones, class_="banner"),
+        element("ul", *(element("li", line) for line in _summary(profile))),
+    )
+
+
+def _summary(profile: Profile) -> list[str]:
+    lines = []
+    rows = profile.rows
+    for size, where, device in dict.fromkeys((size_name(row), row.where, row.device) for row in rows):
+        here = [row for row in rows if (size_name(row), row.where, row.device) == (size, where, device)]
+        lines += _fastest(size if where == "host" else f"{size}, {device}", [row for row in here if row.valid])
+    if short := sum(row.status == "too short" for row in rows):
+        lines.append(f"{short} of {len(rows)} rows got too few runs or too little time: do not compare them.")
+    if absent := [row for row in rows if row.absent is not None]:
+        names = ", ".join(dict.fromkeys(row.entry for row in absent))
+        lines.append(f"{len(absent)} of {len(rows)} rows have no times ({names}): the table says why.")
+    if busy := [peak for peak in profile.peaks if min(peak.fp32_rounds) < _BUSY * peak.fp32_gflops]:
+        worst = min(min(peak.fp32_rounds) / peak.fp32_gflops for peak in busy)
+        lines.append(
+            f"The machine had other work meanwhile: at worst, {worst:.0%} of its own peak was to be had. All rows took "
+            "turns, so it hit them alike; times and shares of the limit would be better on an idle machine."
+        )
+    return lines
+
+
+def _fastest(place: str, valid: Sequence[Row]) -> list[str]:
+    """The fastest row of a size on a device, in a sentence, and how it compares with eager PyTorch there."""
+    timed = [(row.p50_ms, row) for row in valid if row.p50_ms]
+    if not timed:
+        return [f"{place}: no row kept the whole protocol, so none is called the fastest."]
+    ms, best = min(timed, key=lambda each: each[0])
+    text = f"{place}: fastest is {best.form} on {best.units}, {ms:.1f} ms a frame (p50), {best.fps or 0:.1f} fps"
+    text += f", {best.real_time[VIDEO_RATES[-1]] or 0:.2f} times {VIDEO_RATES[-1]} fps video"
+    if best.share_of_peak is not None:
+        text += f", {best.share_of_peak:.0%} of the machine's measured limit"
+    eager = [each for each, row in timed if row.format == "pytorch" and row.threads == best.threads]
+    if eager and best.format != "pytorch":
+        text += f"; {min(eager) / ms:.1f} times as fast as eager PyTorch at its best on as many threads"
+    if best.fidelity and best.fidelity.lossy:
+        text += f"; it loses {-(best.fidelity.change_db or 0):.2f} dB"
+    return [f"{text}."]
+
+
+def _losses(rows: Iterable[Row]) -> Markup:
+    """Every entry that loses more than is allowed, with the layers that it is put down to."""
+    found = {row.entry: row.fidelity for row in rows if row.fidelity and row.fidelity.lossy}
+    parts = []
+    for entry, fidelity in found.items():
+        assert fidelity.change_db is not None
+        text = f" loses {-fidelity.change_db:.2f} dB against its PyTorch network; {ALLOWED_LOSS_DB} dB is allowed."
+        layers = f" It is put down to: {', '.join(fidelity.blamed)}." if fidelity.blamed else ""
+        parts.append(element("p", element("strong", entry), text, layers, class_="loss"))
+    return joined(*parts)
+
+
+def _conventions(rows: Iterable[Row]) -> Markup:
+    told = dict.fromkeys(row.fidelity.convention for row in rows if row.fidelity)
+    return joined(
+        *(element("p", f"PSNR: {each}. Change: against the PyTorch network.", class_="soft") for each in told)
+    )
+
+
+def _times(rows: Sequence[Row]) -> Markup:
+    parts = []
+    deadlines = {f"{rate} fps": 1e3 / rate for rate in VIDEO_RATES}
+    for size in dict.fromkeys(size_name(row) for row in rows):
+        here = [row for row in rows if size_name(row) == size and row.absent is None]
+        bars = [_time_bar(row, _label(row, rows)) for row in sorted(here, key=lambda row: row.p50_ms or 0)]
+        if bars:
+            plot = time_bars(bars, deadlines, f"Time of one run, {size}")
+            parts.append(element("figure", element("figcaption", size), plot))
+    if not parts:
+        return Markup()
+    told = (
+        "A run restores one frame, or two where it is so said. "
+        "Bars end at the median; a line goes on to the 99th percentile, with a tick at the 90th; › is where something "
+        "leaves the plot. Dashed: the time that video of 60, 30 and 24 frames per second leaves. "
+        "Blue: files; grey: PyTorch; violet: phones; pale: too short to be valid."
+    )
+    return joined(element("h2", "Time of one run"), element("p", told, class_="soft"), *parts)
+
+
+def _time_bar(row: Row, label: str) -> Bar:
+    assert row.p50_ms is not None
+    mark = "" if row.valid else " (too short)"
+    return Bar(label, row.p50_ms, f"{row.p50_ms:.1f} ms{mark}", _tone(row), row.valid, row.p90_ms, row.p99_ms)
+
+
+def _limits(profile: Profile) -> Markup:
+    parts = []
+    for size in dict.fromkeys(size_name(row) for row in profile.rows):
+        bars = []
+        for row in profile.rows:
+            if size_name(row) == size and row.share_of_peak is not None and row.gflops is not None:
+                told = f"{row.share_of_peak:.0%} ({row.gflops:.0f} of {row.peak_gflops:.0f})"
+                bars.append(Bar(_label(row, profile.rows), row.share_of_peak, told, _tone(row), row.valid))
+        if bars:
+            ordered = sorted(bars, key=lambda bar: -bar.value)
+            parts.append(
+                element("figure", element("figcaption", size), share_bars(ordered, f"Share of the limit, {size}"))
+            )
+    if not parts:
+        return Markup()
+    told = (
+        "Operations a second at the median run (two for each multiply-accumulate) against the most that as many "
+        "threads of this machine were seen to reach in the same session; in brackets GFLOP/s. int8 is held against "
+        "int8's peak where that was measured."
+    )
+    return joined(element("h2", "How far from the machine's limit"), element("p", told, class_="soft"), *parts)
+
+
+def _sustained(profile: Profile) -> Markup:
+    if not profile.sustained:
+        return Markup()
+    parts = []
+    for each in profile.sustained:
+        height, width = each.size
+        name = f"{each.form}, {width}x{height}, {counted_threads(each.threads)}"
+        told = f"{name}: {each.fps[0]:.1f} → {each.fps[-1]:.1f} fps, last over first {each.last_over_first:.2f}"
+        parts.append(element("figure", element("figcaption", told), curve(each.fps, each.seconds, told)))
+    told = "Frames per second over a run without a pause, one entry after another: a machine that warms up slows down."
+    heading = joined(element("h2", "Sustained run"), element("p", told, class_="soft"))
+    return joined(heading, element("div", *parts, class_="panels"))
+
+
+def _operators(found: Sequence[Operators]) -> Markup:
+    if not found:
+        return Markup()
+    told = (
+        "By ONNX Runtime's profiler, after its own optimisations. Profiling itself takes time, so the sums are more "
+        "than the times above."
+    )
+    parts = [element("h2", "Where the time goes"), element("p", told, class_="soft")]
+    for each in found:
+        height, width = each.size
+        name = f"{each.entry}, {width}x{height}, {counted_threads(each.threads)}: {each.ms:.1f} ms"
+        shares = [(kind.type, kind.share) for kind in each.types]
+        if len(shares) > KINDS:
+            shares = [*shares[: KINDS - 1], ("all else", sum(share for _, share in shares[KINDS - 1 :]))]
+        parts += [element("h3", name), element("figure", stacked(shares, name)), operator_tables(each)]
+    return joined(*parts)
+
+
+def _method(profile: Profile, command: str) -> Markup:
+    protocol, machine = profile.protocol, profile.machine
+    kept = (
+        f"At least {protocol.warmup} runs of warm-up, then at least {protocol.minimum_runs} runs and "
+        f"{protocol.minimum_seconds:g} s, at most {protocol.budget_seconds:g} s for a row. All rows of one size take "
+        "turns run by run, in an order drawn anew each round, so that a busy moment does not pick the winner. A row "
+        f"is valid with {STANDARD.warmup} runs of warm-up, {STANDARD.minimum_runs} runs and "
+        f"{STANDARD.minimum_seconds:g} s."
+    )
+    facts = [
+        ("One run", "restores one frame: from its window of frames, or (streaming) from one new frame and memories."),
+        ("Protocol", kept),
+        ("Load, first run, peak memory", _cold(profile.rows)),
+        ("MAC", "multiply-accumulates of all convolutions and matrix products of a run, fixed interpolating ones too."),
+        ("MAI 2025", "2^(2 (PSNR - 27)) / ms, told for 320x180 → 1280x720 only; on a host it is no phone's score."),
+        ("Processor", f"{machine.processor} ({machine.architecture}), {machine.cores} cores"),
+        ("System", f"{machine.os}, Python {machine.python}, torch {machine.torch}"),
+        ("Load before", "-" if machine.load_average is None else f"{machine.load_average:.1f} processes (one minute)"),
+        *((f"Limit, {counted_threads(peak.threads)}", _peak(peak)) for peak in profile.peaks),
+        *((f"SHA-256 of {name}", digest) for name, digest in _digests(profile.rows).items()),
+    ]
+    return joined(
+        element("h2", "How it was measured"),
+        element("dl", *(joined(element("dt", name), element("dd", text)) for name, text in facts)),
+        element("h3", "Evidence of each row"),
+        evidence_table(profile.rows),
+        element("h3", "To repeat it"),
+        element("pre", command),
+    )
+
+
+def _cold(rows: Iterable[Row]) -> str:
+    imported = dict.fromkeys(f"{row.cold_process} for {row.format}" for row in rows if row.cold_process)
+    text = (
+        "of files, in a fresh process that has imported the runtime; a network in memory has its first run only, with "
+        "compiling. Peak memory is that whole process's"
+    )
+    return ": ".join(filter(None, (text, "; ".join(imported)))) + "."
+
+
+def _peak(peak: Peak) -> str:
+    rounds = ", ".join(f"{rate:.0f}" for rate in peak.fp32_rounds)
+    int8 = f"; {peak.int8_gops:.0f} GOP/s int8" if peak.int8_gops else ""
+    return f"{peak.fp32_gflops:.0f} GFLOP/s fp32 (by round: {rounds}){int8}; {peak.copy_gb_per_second:.0f} GB/s copying"
+
+
+def _digests(rows: Iterable[Row]) -> dict[str, str]:
+    return {row.entry: row.sha256 for row in rows if row.sha256}
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    """Short, but so that no two entries have the same."""
+    alike = {each.entry for each in rows if each.form == row.form}
+    threads = "" if row.threads is None else f" · {counted_threads(row.threads)}"
+    device = f" · {row.device}" if row.where == "phone" else ""
+    return (row.form if len(alike) == 1 else row.entry) + threads + device
+
+
+def _tone(row: Row) -> str:
+    if row.where == "phone":
+        return "phone"
+    return "other" if row.format in ("pytorch", "torch.compile") else "own"

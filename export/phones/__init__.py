@@ -1,0 +1,1 @@
+"""An exported file on a phone that a cable reaches."""

@@ -1,0 +1,1 @@
+"""Before training: what a student would cost a device, estimated."""

@@ -1,0 +1,1 @@
+"""Core ML: written, read back, and computed where there is no Mac."""

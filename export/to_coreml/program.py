@@ -1,0 +1,168 @@
+"""Exported .mlpackage files, run by Core ML on a Mac and computed by our own evaluator elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distill.errors import CheckFailed, InputError
+from export.interfaces import Array, Program
+from export.to_coreml.evaluator import Evaluator
+from export.to_coreml.package import Package, quiet_coremltools, read_package
+
+__all__ = ["CoremlProgram", "EvaluatedProgram", "load"]
+
+
+def load(path: Path, threads: int | None = None) -> Program:
+    """See `export.interfaces.Format.open`; Core ML takes no number of threads, and the evaluator PyTorch's."""
+    package = read_package(path)
+    return CoremlProgram(path, package) if _runs_here() else EvaluatedProgram(package)
+
+
+def _runs_here() -> bool:
+    """Whether this is a Mac whose coremltools has its bridge to the system's Core ML."""
+    if sys.platform != "darwin":
+        return False
+    with quiet_coremltools():
+        from coremltools.models import model
+    return model._MLModelProxy is not None
+
+
+class EvaluatedProgram(Program):
+    """A package, computed from its own operations and weights; see `export.to_coreml.evaluator`.
+
+    Raises:
+        CheckFailed: it has an operator that the evaluator does not know.
+    """
+
+    runtime = "coremltools (own evaluator)"
+    unit_asked = "none"
+    unit_got = "evaluated off-Mac, not run by Core ML"
+
+    def __init__(self, package: Package) -> None:
+        self.metadata = package.metadata
+        self.runtime_version = _version()
+        self._evaluator = Evaluator(package)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in inputs.items()}
+        return {name: tensor.numpy() for name, tensor in self._evaluator.run(tensors).items()}
+
+    def forget(self) -> None:
+        self._evaluator.forget()
+
+
+class CoremlProgram(Program):
+    """A package, run by Core ML on this Mac, on whatever units it chooses.
+
+    Raises:
+        InputError: Core ML does not load it.
+    """
+
+    runtime = "coremltools (Core ML)"
+    unit_asked = "ALL"
+    unit_got = "as Core ML chose, not read back"
+
+    def __init__(self, path: Path, package: Package) -> None:
+        with quiet_coremltools():
+            import coremltools
+
+        self.metadata = package.metadata
+        self.runtime_version = _version()
+        self._images = {
+            each.name
+            for each in (*package.model.description.input, *package.model.description.output)
+            if each.type.WhichOneof("Type") == "imageType"
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that the model did not load, which is told below
+            self._model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.ALL)
+        self._remembers = bool(package.model.description.state)
+        try:
+            if self._model.__proxy__ is None:
+                raise self._model._framework_error or RuntimeError("it does not say why")
+            self.forget()
+        except Exception as error:  # the system's exceptions have no other base
+            reason = _first_line(error)
+            raise InputError(f"Core ML cannot load {path} ({reason}): export it again, or update macOS.") from error
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        # halves too are given as float32: coremltools rounds them on the way
+        given = {name: _picture(array) if name in self._images else array for name, array in inputs.items()}
+        try:
+            results = self._model.predict(given, self._state)
+        except Exception as error:  # as above
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise CheckFailed(f"Core ML fails on {shapes}: {_first_line(error)}") from error
+        return {
+            name: _array(value) if name in self._images else np.asarray(value, np.float32)
+            for name, value in results.items()
+        }
+
+    def forget(self) -> None:
+        self._state = self._model.make_state() if self._remembers else None
+
+    def compute_plan(self) -> list[dict[str, object]]:
+        """What Core ML means to run each operation on; it tells from macOS 14.4 on.
+
+        Returns:
+            For each operation in order, but constants: its `operator`, its `result`, the `preferred` unit and all
+            `supported` ones ("CPU", "GPU", "NeuralEngine"), and the `share` of the run that it is expected to take.
+
+        Raises:
+            CheckFailed: this macOS does not tell.
+        """
+        from coremltools.models.compute_plan import MLComputePlan
+
+        try:
+            plan = MLComputePlan.load_from_path(self._model.get_compiled_model_path(), self._model.compute_unit)
+        except Exception as error:  # as above
+            raise CheckFailed(f"Core ML gives no compute plan: {_first_line(error)}") from error
+        rows: list[dict[str, object]] = []
+        for operation in plan.model_structure.program.functions["main"].block.operations:
+            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+            if usage is None:
+                continue
+            cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+            rows.append(
+                {
+                    "operator": operation.operator_name,
+                    "result": operation.outputs[0].name if operation.outputs else "",
+                    "preferred": _unit(usage.preferred_compute_device),
+                    "supported": [_unit(device) for device in usage.supported_compute_devices],
+                    "share": None if cost is None else cost.weight,
+                }
+            )
+        return rows
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _unit(device: object) -> str:
+    return type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
+
+
+def _picture(array: Array) -> Image.Image:
+    """(1, 3, H, W) in [0, 1] -> RGB of 8 bits."""
+    pixels = np.clip(np.rint(array[0].transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _array(picture: Image.Image) -> Array:
+    """The way back."""
+    return np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+
+
+def _version() -> str:
+    with quiet_coremltools():
+        import coremltools
+
+    return str(coremltools.__version__)

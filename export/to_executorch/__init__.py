@@ -1,0 +1,1 @@
+"""ExecuTorch: written and run."""

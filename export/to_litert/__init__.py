@@ -1,0 +1,1 @@
+"""LiteRT: written and run."""

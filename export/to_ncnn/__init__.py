@@ -1,0 +1,1 @@
+"""ncnn: written and run."""

@@ -1,0 +1,1 @@
+"""ONNX: written, looked at the way phones do, and run."""
