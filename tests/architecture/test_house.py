@@ -96,8 +96,8 @@ def test_the_wheel_holds_what_a_user_needs(tmp_path):
         "configs/ablations/table2-small.yaml",
         "distill/comparison/running.py",
         "distill/losses/memory.py",
-        "export/devices/host.yaml",
-        "export/profile_schema.json",
+        "export/plan/devices/host.yaml",
+        "export/latency/profile_schema.json",
     ):
         assert needed in names, needed
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]

@@ -201,7 +201,7 @@ def test_ctrl_c_cleans_up(adb, phone, student, program, tmp_path):
     code = f"""
 import signal
 from pathlib import Path
-from export.android import profile_android
+from export.phones.android import profile_android
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits none
 profile_android(Path({str(student)!r}), Path({str(program)!r}))
 """

@@ -159,7 +159,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from distill.teacher_cache import TeacherCache
+from distill.training.teacher_cache import TeacherCache
 from tests.unit.test_teacher_cache import HR, tiny
 folder, first = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
