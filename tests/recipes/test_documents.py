@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill.cli import _parser
+from distill.losses.methods import METHODS, TERMS, Method
 from tests.recipes.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,12 +47,29 @@ def test_documents_hold_commands():
     assert sum(1 for _ in commands()) > 10
 
 
-def test_a_student_in_four_steps(document, tmp_path, monkeypatch):
+def code_under(heading):
+    """The one Python example of a section of CONTRIBUTING.md."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    (tmp_path / "mynet.py").write_text(code)
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    return code
+
+
+def test_a_student_in_four_steps(document, tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text(code_under("Add a student in four steps"))
     monkeypatch.syspath_prepend(str(tmp_path))
     result = document("train", "--student", "mynet:MyNet", "--out", tmp_path / "run", *TINY[2:])
     assert "student after" in result["results"]
     (exported,) = document("export", tmp_path / "run", "--to", "onnx")
     assert exported["parity"]["max_abs"] <= 1e-4
+
+
+def test_a_loss_in_three_steps(document, tmp_path, monkeypatch):
+    (tmp_path / "edges.py").write_text(code_under("Add a loss in three steps"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    term = pkgutil.resolve_name("edges:Edges")
+    monkeypatch.setitem(TERMS, term.name, term)
+    monkeypatch.setitem(METHODS, term.name, Method("the teacher's edges", {term.name: 0.5}))
+    document("train", "--method", "edges", "--out", tmp_path / "run", *TINY)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["edges"] > 0 for line in lines if "edges" in line] == [True] * 3  # but for the warm-up's step
