@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.places import ROOT
+
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 STOPS = re.findall(r"`((?:distill|export|teachers|students)/[\w/]+\.py):([\w.]+)`", PAGE)
 ROOMS = re.findall(r"^    ([a-z_]+(?:/[a-z_]+)?)/? {2,}\S", PAGE, re.M)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from distill.data import FrameFolder, bicubic_upsample, degrade
+from tests.places import SHARED
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 GOLDEN = SHARED / "golden" / "duf_downsample_x4.pt"
 VID4 = SHARED / "data" / "vid4"
 

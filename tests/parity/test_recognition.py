@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from distill.errors import CheckpointError, ConfigError
 from distill.networks import registry
+from tests.places import GOLDEN
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 LAYOUTS = {
     "d3dnet_keys.json": "D3DNet",
     "d3dnet_small.pt": "D3DNet",

@@ -6,15 +6,14 @@ import json
 import pkgutil
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from distill.cli import _parser
 from distill.losses.methods import METHODS, TERMS, Method
+from tests.places import ROOT
 from tests.recipes.conftest import TINY
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from distill.networks import registry
 from distill.networks.opening import open_network
+from tests.places import ROOT
 
 # name, parameters, multiply-accumulates at 180x120 as published figures have them: so many digits and the unit
 PUBLISHED = [
@@ -101,7 +101,7 @@ def test_the_command_prints_them(document, command, rows):
 
 
 def test_the_table_in_the_documents_is_this_one(rows):
-    text = (Path(__file__).resolve().parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     text = text[text.index("table: begin") : text.index("table: end")]
     table = re.findall(r"^\| `(\S+)` \| (\w+) \| ([\d,]+) \| ([\d,.]+) \|", text, re.M)
     expected = [(r["name"], r["role"], f"{r['parameters']:,}", f"{r['macs'] / 1e9:,.2f}") for r in rows.values()]

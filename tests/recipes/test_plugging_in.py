@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from distill.errors import ConfigError
 from distill.networks import registry
+from tests.places import ROOT
 from tests.recipes.conftest import TINY
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "plugging-in.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "plugging-in.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from distill.data import VideoClip
 from distill.errors import DataError
 from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
 from distill.upscale import upscale
-from tests.unit.video_files import (
+from tests.stand_ins.videos import (
     TAGS,
     decoded,
     moving_frames,

@@ -1,0 +1,161 @@
+"""What networks are held to: references, costs, sliding, gradients, export; and seeded weights to try it with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from distill.interfaces import windows
+from distill.networks.costs import multiply_accumulates
+from distill.networks.registry import find
+from export.delivery.parity import parity
+from export.exported import ExportedNetwork
+from export.formats import export, format_named
+from export.interfaces import Order
+from tests.places import FROZEN, GOLDEN
+
+
+def assert_within_float32(ours, theirs):
+    """|difference| <= 1e-5 of the tensor's range.
+
+    The reference tensors reach 22 and were computed in float32, whose own rounding puts them 3e-5 from the float64
+    result; so 1e-5 is of the range, which for pictures in [0, 1] is the absolute figure.
+    """
+    assert ours.shape == theirs.shape
+    limit = 1e-5 * max(1.0, theirs.abs().max().item())
+    assert (ours - theirs).abs().max().item() <= limit
+
+
+def randomise(network, gain=1.2):
+    """Seeded weights, by name so that the order of construction does not matter; nothing is silent."""
+    for name, parameter in sorted(network.named_parameters()):
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        spread = gain / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
+        parameter.data = torch.randn(parameter.shape, generator=generator) * spread
+    return network.eval()
+
+
+def randomise_with_statistics(network):
+    """The same for networks with batch normalisation, whose scales and statistics then are as after a training."""
+    for name, tensor in sorted(network.state_dict().items()):
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+        elif tensor.is_floating_point():
+            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
+    return network.eval()
+
+
+def assert_slides(network, size, length):
+    """A clip, each of its windows by itself, and the stream of its frames give the same; sizes are the frames'."""
+    clip = torch.rand(2, length, 3, *size)
+    with torch.no_grad():
+        whole = network(clip)
+        plain = network.reconstruct(windows(clip, network.window).flatten(0, 1))
+        streamed = torch.stack(list(network.stream(iter(clip[1]))))
+    high = tuple(network.scale * side for side in size)
+    assert whole.frames.shape == (2, length, 3, *high)
+    assert whole.hr_features.shape == (2, length, network.hr_channels, *high)
+    if network.lr_channels is None:
+        assert whole.lr_features is None
+    else:
+        assert whole.lr_features.shape == (2, length, network.lr_channels, *size)
+    for ours, theirs in zip(whole, plain, strict=True):
+        if ours is not None:
+            assert_within_float32(ours.flatten(0, 1), theirs)
+    assert_within_float32(streamed, whole.frames[1])
+
+
+def assert_costs(name, parameters, macs):
+    """Of a registered network: parameters and tera-MACs, as networks are tabled."""
+    with torch.device("meta"):
+        network = find(name).build().eval()
+    assert sum(each.numel() for each in network.parameters()) == parameters
+    assert multiply_accumulates(network) / 1e12 == pytest.approx(macs, abs=5e-5)
+
+
+def published_zeros(name):
+    """Zeros of the shapes of a published key list."""
+    path = GOLDEN / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"the reference key list {name}.json is not beside this checkout")
+    return {key: torch.zeros(shape) for key, shape in json.loads(path.read_text())["keys"].items()}
+
+
+def assert_starts_at_bicubic(based, published):
+    """Untrained, a network with the base is the bicubic frame; as published, without one, it is not."""
+    clip = torch.rand(1, 3, 3, 8, 8)
+    expected = torch.nn.functional.interpolate(clip[0], scale_factor=4, mode="bicubic", align_corners=False)
+    with torch.no_grad():
+        torch.testing.assert_close(based(clip).frames[0], expected, rtol=0, atol=2e-6)
+        assert (published(clip).frames[0] - expected).abs().max() > 0.1
+
+
+def assert_mixed_precision(network):
+    """Training in bfloat16 runs, and what the picture starts from keeps float32's precision."""
+    clip = torch.rand(1, 2, 3, 8, 8)
+    expected = network(clip).frames
+    with torch.autocast("cpu", torch.bfloat16):
+        restored = network(clip)
+    restored.frames.float().square().mean().backward()
+    torch.testing.assert_close(restored.frames, expected, rtol=0, atol=1e-6)
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def assert_gradients(network):
+    """Every weight of a randomised network gets a gradient."""
+    restored = network(torch.rand(1, 2, 3, 5, 6))
+    restored.frames.square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+METADATA = {
+    "network": "fastdvdnet",
+    "keywords": json.dumps({"channels": 16, "blocks": 2}),
+    "degradation": "BD",
+    "provenance": json.dumps({"recipe": "none", "note": "Größe 中"}),
+}
+
+
+def moving_clip(frames, height, width):
+    """A textured picture that drifts by half a pixel a frame."""
+    row, column = torch.arange(height)[:, None], torch.arange(width)
+    shift = torch.arange(frames)[:, None, None, None] / 2
+    colour = torch.arange(3)[None, :, None, None]
+    return 0.5 + 0.25 * torch.sin((column + shift) * 0.9 + colour) + 0.25 * torch.sin(row * 0.7 - shift)
+
+
+def exported(network, target, name="onnx", **order):
+    """The file, opened, of a network with any metadata."""
+    kind = format_named(name)
+    export(Order(network, METADATA, **order), kind, target)
+    return ExportedNetwork(kind.open(target), target)
+
+
+def assert_exports(network, target):
+    """The ONNX files of a randomised network, windowed and streaming, agree with it at sizes that were not traced."""
+    clips = [moving_clip(network.window + 2, 24, 20), moving_clip(2, 16, 36)]
+    with torch.no_grad():
+        frames = network.reconstruct(clips[0][None, : network.window]).frames
+        idle = torch.nn.functional.interpolate(clips[0][network.window // 2][None], scale_factor=4, mode="bicubic")
+    assert (frames - idle).abs().max() > 0.05, "the test would compare base images only"
+    for streaming in (False, True):
+        proof = parity(network, exported(network, target, streaming=streaming), clips)
+        assert proof.sizes == ((24, 20), (17, 11), (16, 36))
+        assert proof.frames == (3 * (network.window + 2) + 2 if streaming else 4)
+        assert proof.max_abs <= 1e-5 * max(1.0, frames.abs().max().item())
+
+
+def assert_frozen(network, name):
+    """What the proven network made of seeded weights; protects whoever has only this repository."""
+    clip = torch.rand(1, network.window, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        restored = network.reconstruct(clip)
+    expected = torch.load(FROZEN / f"{name}.pt", weights_only=True)
+    torch.testing.assert_close(restored.frames, expected["frames"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(restored.hr_features.mean(1), expected["hr_mean"], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import export
+from distill.errors import ConfigError, InputError
+from distill.interfaces import Upsampled, WindowNetwork
+from distill.networks import registry
+from export.exported import ExportedNetwork
+from export.formats import FORMATS
+from export.formats import export as write
+from export.interfaces import Order
+from export.latency.files import _Feed
+from export.latency.measuring import DEFAULT_SIZE, FileEntry, NetworkEntry, profile
+from export.latency.row import CONVERTED, FAILED, NOT_RUN, Fidelity, Row, figures
+from export.latency.table import table
+from export.latency.timing import Protocol, Timing, sustained, take_turns
+from export.machine import Limits
+from export.to_onnx.peak import int8_gops
+
+QUICK = Protocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
+KEYWORDS = {"window": 3, "widths": [4, 4], "kernels": [3, 3, 3]}
+SIZE = (8, 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief():
+    """Peaks are measured in a moment: here none is believed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.machine._SECONDS", 0.01)
+        yield
+
+
+class Tiny(WindowNetwork):
+    window, lr_channels, hr_channels = 3, 3, 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(9, 48, 3, padding=1)
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        frame = functional.pixel_shuffle(self.conv(window.flatten(1, 2)), 4)
+        return Upsampled(frame, frame, window[:, 1])
+
+
+@pytest.fixture(scope="module")
+def network():
+    return registry.find("vsrnet").build(**KEYWORDS)
+
+
+@pytest.fixture(scope="module")
+def files(network, tmp_path_factory):
+    """One windowed and one streaming file of any size, and a windowed one of `SIZE`."""
+    facts = {"network": "vsrnet", "keywords": json.dumps(KEYWORDS), "degradation": "bi", "provenance": "{}"}
+    folder = tmp_path_factory.mktemp("onnx")
+    paths = {}
+    for name, streaming in (("windowed", False), ("streaming", True)):
+        paths[name] = write(Order(network, facts, streaming=streaming), FORMATS[0], folder / f"{name}.onnx").path
+    model = onnx.load(paths["windowed"])
+    told = next(each for each in model.metadata_props if each.key == "size_multiple")
+    told.key, told.value = "sizes", "x".join(map(str, SIZE))
+    paths["fixed"] = folder / "fixed.onnx"
+    onnx.save(model, paths["fixed"])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def measured(network, files):
+    entries = [
+        FileEntry(files["windowed"], Fidelity(26.0, -0.2, "Y", ("conv1",))),
+        FileEntry(files["streaming"]),
+        NetworkEntry(network, "vsrnet"),
+        NetworkEntry(network, "vsrnet", streaming=True),
+    ]
+    counted = []
+    found = profile(
+        entries,
+        sizes=[SIZE],
+        threads=(1, 2),
+        protocol=QUICK,
+        with_operators=True,
+        sustained_seconds=0.05,
+        progress=counted.append,
+    )
+    return found, counted
+
+
+def test_a_row_for_each_entry_and_number_of_threads(files, measured):
+    import onnxruntime
+
+    found, counted = measured
+    assert counted == [1] * 8 * (QUICK.warmup + QUICK.minimum_runs)
+    forms = ["onnx fp32", "onnx fp32 streaming", "pytorch fp32", "pytorch fp32 streaming"]
+    assert [(row.form, row.threads) for row in found.rows] == [(form, count) for form in forms for count in (1, 2)]
+    for row in found.rows:
+        assert (row.size, row.scale, row.where, row.device) == (SIZE, 4, "host", found.machine.name)
+        assert (row.warmup_runs, row.runs, row.status) == (1, 3, "too short")
+        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
+        assert row.first_ms > 0
+        assert row.fps == pytest.approx(row.runs / row.duration_seconds)
+        assert row.real_time[30] == pytest.approx(row.fps / 30)
+        peak = found.peaks[row.threads - 1]
+        assert row.peak_kind == "fp32"
+        assert row.share_of_peak == pytest.approx(2 * row.macs / (row.p50_ms / 1e3) / (peak.fp32_gflops * 1e9))
+    for row in found.rows[:4]:
+        path = files[Path(row.entry).stem]
+        assert (row.runtime, row.runtime_version) == ("onnxruntime", onnxruntime.__version__)
+        assert row.unit_asked == row.unit_got == "CPUExecutionProvider"
+        assert row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert row.file_mb == path.stat().st_size / 1e6
+        assert row.load_ms > 0
+        assert "onnxruntime" in row.cold_process
+        if sys.platform == "linux":
+            assert 0 < row.start_mb < row.peak_mb < 1000, "torch was loaded too"
+    assert {(row.file_mb, row.sha256, row.load_ms, row.peak_mb) for row in found.rows[4:]} == {(None,) * 4}
+
+
+def test_work_is_counted_of_what_runs(measured):
+    rows = measured[0].rows
+    windowed, streaming, eager, eager_streaming = rows[::2]
+    assert windowed.input_shapes == {f"frame_{place}": [1, 3, *SIZE] for place in range(3)}
+    assert windowed.input_shapes == eager.input_shapes
+    assert streaming.input_shapes["frame"] == [1, 3, *SIZE]
+    assert streaming.input_shapes == eager_streaming.input_shapes
+    assert (windowed.macs, streaming.macs) == (eager.macs, eager_streaming.macs)
+    assert 0 < streaming.macs < windowed.macs, "what windows share is done once"
+    assert {row.parameters for row in rows} == {rows[0].parameters}
+
+    (tiny,) = profile([NetworkEntry(Tiny(), "tiny")], sizes=[(8, 8)], threads=(1,), protocol=QUICK).rows
+    assert (tiny.macs, tiny.parameters) == (9 * 48 * 9 * 64, 9 * 48 * 9 + 48)
+    assert tiny.gflops == pytest.approx(2 * tiny.macs / tiny.p50_ms / 1e6)
+
+
+def test_streaming_feeds_its_memories_back(files):
+    exported = ExportedNetwork(FORMATS[0].open(files["streaming"]), files["streaming"])
+    feed = _Feed(exported, SIZE)
+    assert not feed.inputs["sums"].any()
+    frame = torch.from_numpy(feed.inputs["frame"][0])
+    expected = list(exported.inputs_of([frame] * 5))
+    feed()
+    feed()
+    assert feed.inputs["sums"].any()
+    for name, array in feed.inputs.items():
+        np.testing.assert_array_equal(array, expected[2][name])
+
+
+def test_sizes_are_the_files_own_where_none_is_given(files):
+    found = profile([FileEntry(files["fixed"]), FileEntry(files["windowed"])], threads=(1,), protocol=QUICK)
+    assert [row.size for row in found.rows] == [SIZE, SIZE]
+    assert DEFAULT_SIZE == (120, 180)
+
+
+def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
+    entries = [FileEntry(files["fixed"]), FileEntry(files["windowed"])]
+    absent, *timed = profile(entries, sizes=[(8, 8)], threads=(1, 2), protocol=QUICK).rows
+    assert (absent.status, absent.threads, absent.p50_ms) == (NOT_RUN, None, None)
+    assert "12x8 only" in absent.reason
+    assert [row.threads for row in timed] == [1, 2]
+
+
+def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(
+        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml")
+    )
+    (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
+    assert (row.status, row.precision, row.p50_ms) == (CONVERTED, "fp32", None)
+    assert row.macs > 0
+    assert "Mac" in row.reason
+
+
+def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
+    other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
+    monkeypatch.setattr(export.latency.contender, "format_of", lambda path: other)
+    (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
+    assert (row.status, row.reason) == (NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
+
+
+def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
+    monkeypatch.setattr(
+        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other")
+    )
+    (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
+    assert row.load_ms > 0
+    assert row.first_ms > 0
+    assert "opening a other file" in row.cold_process
+
+
+def test_a_fresh_process_that_fails_is_a_row_without_times(files, monkeypatch):
+    monkeypatch.setattr("export.latency.files.cold_start.__file__", "/nowhere/runtime.py")
+    (row, _) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
+    assert row.status == FAILED
+    assert "fresh process" in row.reason
+    assert "\n" not in row.reason
+
+
+def test_a_compiler_that_fails_is_a_row_without_times(monkeypatch):
+    def broken(*_, **__):
+        def run(*_):
+            raise RuntimeError("no C++ compiler\nfound\n\nSet this and that")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    (row,) = profile([NetworkEntry(Tiny(), "tiny", compiled=True)], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
+    assert (row.form, row.status, row.reason) == ("torch.compile fp32", FAILED, "no C++ compiler found")
+
+
+@pytest.mark.slow
+def test_torch_compile_by_the_same_protocol():
+    entries = [NetworkEntry(Tiny(), "tiny", streaming=streaming, compiled=True) for streaming in (False, True)]
+    rows = profile(entries, sizes=[SIZE], threads=(1,), protocol=QUICK).rows
+    assert [(row.format, row.mode, row.runs, row.absent) for row in rows] == [
+        ("torch.compile", "windowed", 3, None),
+        ("torch.compile", "streaming", 3, None),
+    ]
+    assert all(row.first_ms for row in rows)
+
+
+def test_the_network_and_the_process_are_left_as_they_were(network):
+    network.train()
+    threads = torch.get_num_threads()
+    profile([NetworkEntry(network, "vsrnet")], sizes=[SIZE], threads=(threads + 1,), protocol=QUICK)
+    assert network.training
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds", "warmup", "flags"),
+    [
+        (100, 3.0, 10, (True, True, True)),
+        (99, 3.0, 10, (True, False, False)),
+        (100, 2.9, 10, (False, True, False)),
+        (100, 3.0, 9, (True, True, False)),
+    ],
+)
+def test_flags(runs, seconds, warmup, flags):
+    row = Row("a", "onnx", runs=runs, duration_seconds=seconds, warmup_runs=warmup)
+    twin = row.document()
+    assert (twin["isMinDurationMet"], twin["isMinQueryMet"], twin["isResultValid"]) == flags
+    assert twin["status"] == ("ok" if all(flags) else "too short")
+    assert not dataclasses.replace(row, absent=FAILED).valid
+
+
+def test_percentiles_are_runs_that_happened():
+    told = figures(Timing(10, 1.0, [0.001 * each for each in range(1, 101)], 5.05))
+    assert (told["p50_ms"], told["p90_ms"], told["p99_ms"]) == pytest.approx((50.0, 90.0, 99.0))
+    assert (told["fps"], told["runs"], told["warmup_runs"]) == (100 / 5.05, 100, 10)
+
+
+def test_the_challenge_score_is_for_its_size_alone():
+    row = Row("a", "onnx", size=(180, 320), scale=4, p50_ms=10.0, fidelity=Fidelity(27.79, None, "RGB"))
+    assert row.mai_2025_score == pytest.approx(2**1.58 / 10)
+    assert dataclasses.replace(row, fidelity=None).mai_2025_score is None
+    assert dataclasses.replace(row, size=(320, 180)).mai_2025_score is None
+    assert dataclasses.replace(row, p50_ms=None).mai_2025_score is None
+
+
+def test_limits_are_the_best_of_all_rounds():
+    limits = Limits((1, 2), int8=int8_gops)
+    limits.measure()
+    limits.measure()
+    one, two = limits.peaks()
+    assert (one.threads, two.threads) == (1, 2)
+    assert len(one.fp32_rounds) == len(two.fp32_rounds) == 2
+    assert one.fp32_gflops == max(one.fp32_rounds)
+    assert two.fp32_gflops == max(one.fp32_rounds + two.fp32_rounds), "more threads can do what fewer can"
+    assert one.int8_gops is not None
+    assert two.int8_gops is not None
+    assert one.int8_gops > one.fp32_gflops / 4, "a kernel that no file is computed by"
+    assert one.copy_gb_per_second > 0
+    assert Row("a", "onnx", macs=10**9, p50_ms=10.0, peak_gflops=400.0).share_of_peak == pytest.approx(0.5)
+
+
+def test_operators_are_those_of_the_file(files, measured):
+    found = measured[0].operators
+    assert [(each.entry, each.threads, each.size) for each in found] == [
+        ("windowed.onnx", 1, SIZE),
+        ("streaming.onnx", 1, SIZE),
+    ]
+    for each in found:
+        convolutions = [node for node in onnx.load(files[Path(each.entry).stem]).graph.node if node.op_type == "Conv"]
+        counts = {kind.type: kind.count for kind in each.types}
+        assert counts["Conv"] == len(convolutions)
+        assert sum(kind.share for kind in each.types) == pytest.approx(1)
+        assert sum(kind.ms for kind in each.types) == pytest.approx(each.ms)
+        assert len(each.nodes) <= 10
+        assert [node.ms for node in each.nodes] == sorted((node.ms for node in each.nodes), reverse=True)
+
+
+def test_a_long_run_of_each_entry_on_the_most_threads(measured):
+    found = measured[0].sustained
+    assert [each.form for each in found] == list(dict.fromkeys(row.form for row in measured[0].rows))
+    for each in found:
+        assert (each.threads, each.seconds, len(each.fps)) == (2, 0.05, 10)
+        assert each.last_over_first == each.fps[-1] / each.fps[0]
+
+
+def test_the_document_keeps_to_its_schema(measured):
+    schema = json.loads((Path(export.__file__).parent / "latency" / "profile_schema.json").read_text())
+    phone = Row("a.onnx", "onnx", "int8", "streaming", SIZE, 4, 4, "phone", "Some phone, Android 15", p50_ms=3.0)
+    gone = Row("b.onnx", "onnx", absent=NOT_RUN, reason="so")
+    found = measured[0].with_rows([phone, gone])
+    document = json.loads(json.dumps(found.document("distill profile a.onnx"), allow_nan=False))
+    assert list(faults(document, schema, schema)) == []
+    assert list(undescribed(schema)) == []
+    assert document["rows"][0]["fidelity"]["blamed"] == ["conv1"]
+    assert document["rows"][-2]["where"] == "phone"
+    broken = document | {"date": 3, "more": 1}
+    del broken["machine"]["os"]
+    assert len(list(faults(broken, schema, schema))) == 3, "the check itself finds what is wrong"
+
+
+def faults(value, schema, root, place="$"):
+    """What of JSON Schema the document needs."""
+    if "$ref" in schema:
+        target = root
+        for step in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        yield from faults(value, target, root, place)
+    if "oneOf" in schema and sum(not list(faults(value, each, root)) for each in schema["oneOf"]) != 1:
+        yield f"{place} is not exactly one of what it may be"
+    if value not in schema.get("enum", [value]) or value != schema.get("const", value):
+        yield f"{place} is {value!r}"
+    if "type" in schema and not is_a(value, schema["type"]):
+        yield f"{place} is {value!r}, not {schema['type']}"
+    elif isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        yield from (f"{place} lacks {name}" for name in schema.get("required", []) if name not in value)
+        yield from (f"{place} has {name} too" for name in value if name not in known and others is False)
+        for name, each in value.items():
+            yield from faults(each, known.get(name, others or {}), root, f"{place}.{name}")
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from faults(each, schema.get("items", {}), root, f"{place}[{number}]")
+
+
+def is_a(value, kinds):
+    python = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    python["null"] = type(None)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return any(isinstance(value, python[kind]) and isinstance(value, bool) <= (kind == "boolean") for kind in kinds)
+
+
+def undescribed(schema, place="$"):
+    """Properties without words."""
+    for key, value in schema.items():
+        if key == "properties":
+            yield from (f"{place}.{name}" for name, each in value.items() if not each.get("description"))
+        if isinstance(value, dict):
+            yield from undescribed(value, f"{place}.{key}")
+
+
+def test_what_is_said_of_phones(measured):
+    found = measured[0]
+    assert found.phones == "Phones: not run. All figures are host latency, not a phone's."
+    assert found.table().startswith(found.phones)
+    other = found.with_rows([Row("a.onnx", "onnx", where="phone", device="Some phone")])
+    assert "not run" not in other.phones
+
+
+def test_the_table(measured):
+    long = {"runs": 100, "duration_seconds": 3.0, "warmup_runs": 10}
+    windowed, _, streaming, *_ = measured[0].rows
+    rows = [
+        dataclasses.replace(windowed, **long, p50_ms=9.96, macs=2 * 10**9, peak_gflops=1000.0),
+        dataclasses.replace(streaming, absent=NOT_RUN, reason="So it is.", threads=None, p50_ms=None),
+    ]
+    _, caption, head, first, second, _, work_head, work, *_, reason, convention = table(rows).splitlines()
+    assert caption == "12x8 -> 48x32, one restored frame a run"
+    columns = "format|precision|status|MB|PSNR|change vs PyTorch|load ms|first ms|p50|p90|p99|fps|peak MB|units"
+    cells = [[cell.strip() for cell in line.split("|")] for line in (head, first, second, work_head, work)]
+    assert cells[0] == columns.split("|")
+    assert cells[1][:3] == ["onnx", "fp32", "ok"]
+    assert (cells[1][4], cells[1][5], cells[1][8], cells[1][-1]) == ("26.00", "-0.200", "10.0", "CPU, 1 thread")
+    assert cells[2][:3] == ["onnx streaming", "fp32", "not run"]
+    assert cells[2][8] == "-"
+    assert cells[3][3:6] == ["GMAC", "GFLOP/s", "of limit"]
+    assert cells[4][3:6] == ["2.00", "401.6", "40%"]
+    assert (reason, convention) == ("streaming.onnx: not run. So it is.", "PSNR: Y")
+    named = table([rows[0], dataclasses.replace(rows[0], entry="other.onnx")])
+    assert "windowed.onnx | onnx" in named
+    assert "other.onnx    | onnx" in named
+
+
+def test_entries_take_turns_in_an_order_of_each_round():
+    order = []
+
+    def run(name, seconds):
+        return lambda: order.append(name) or seconds
+
+    protocol = Protocol(warmup=1, minimum_runs=20, minimum_seconds=30.0, budget_seconds=1000.0)
+    slow, fast = take_turns([run("s", 3.0), run("f", 1.0)], protocol)
+    rounds = {"".join(order[place : place + 2]) for place in range(0, 42, 2)}
+    assert rounds == {"sf", "fs"}
+    assert order[42:] == ["f"] * 10
+    assert (slow.warmup_runs, slow.samples, slow.seconds) == (1, [3.0] * 20, 60.0)
+    assert (fast.warmup_runs, fast.samples, fast.seconds) == (1, [1.0] * 30, 30.0)
+
+
+def test_the_budget_ends_a_slow_row():
+    protocol = Protocol(warmup=10, minimum_runs=100, minimum_seconds=3.0, budget_seconds=60.0)
+    (timing,) = take_turns([lambda: 20.0], protocol)
+    assert (timing.warmup_runs, len(timing.samples)) == (2, 1)
+    (timing,) = take_turns([lambda: 1.0], protocol)
+    assert (timing.warmup_runs, len(timing.samples)) == (10, 50)
+    (timing,) = take_turns([lambda: 500.0], protocol)
+    assert (timing.warmup_runs, len(timing.samples)) == (1, 1)
+    assert not Timing().finished(Protocol(0, 0, 0.0, 0.0)), "a row has at least one run"
+
+
+def test_a_long_run_is_told_in_slices(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("export.latency.timing.time.perf_counter", lambda: now[0])
+
+    def run():  # 4 a second for 5 s, then 2 a second
+        now[0] += 0.25 if now[0] < 5 else 0.5
+
+    assert sustained(run, 10.0) == pytest.approx([4.0] * 5 + [2.0] * 5)
+    now[0] = 0.0
+    assert sustained(run, 0.1) == pytest.approx([4.0] * 10), "a run longer than a slice counts by its share"
+
+
+def test_wrong_settings(files, tmp_path):
+    entry = FileEntry(files["windowed"])
+    with pytest.raises(ConfigError, match="nothing to profile"):
+        profile([])
+    with pytest.raises(ConfigError, match="thread counts are \\[0\\]"):
+        profile([entry], threads=(0,))
+    with pytest.raises(ConfigError, match="size is 8x0"):
+        profile([entry], sizes=[(0, 8)])
+    with pytest.raises(ConfigError, match="sustained run of 0 seconds"):
+        profile([entry], sustained_seconds=0)
+    (tmp_path / "text.onnx").write_text("not a model")
+    for name, reason in (
+        ("text.onnx", "is not an ONNX model"),
+        ("none.onnx", "does not exist"),
+        ("a.txt", "names end"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            profile([entry, FileEntry(tmp_path / name)])
