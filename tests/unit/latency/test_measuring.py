@@ -172,7 +172,7 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
 def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(
-        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml")
+        export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml")
     )
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.precision, row.p50_ms) == (CONVERTED, "fp32", None)
@@ -182,14 +182,14 @@ def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
 
 def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
     other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
-    monkeypatch.setattr(export.latency.contender, "format_of", lambda path: other)
+    monkeypatch.setattr(export.latency.files, "format_of", lambda path: other)
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.reason) == (NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
 
 
 def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
     monkeypatch.setattr(
-        export.latency.contender, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other")
+        export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other")
     )
     (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
     assert row.load_ms > 0
