@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
+from distill import costs
 from distill.cli import main
+from distill.data import find_clips, sample_clips
 
 TINY = [
     *("--set", "student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}"),
@@ -44,3 +47,37 @@ def run_folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(["train", "--teacher", "edvr", "--student", "fastdvdnet", "--out", str(path), *TINY]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def footage(tmp_path_factory):
+    """Pieces of the training samples as pictures: decoding whole samples takes longer than training on them."""
+    folder = tmp_path_factory.mktemp("footage")
+    for clip in find_clips(sample_clips("train"))[:2]:
+        (folder / clip.name).mkdir()
+        for number, frame in enumerate(clip.frames(0, 10)):
+            Image.fromarray(frame[64:136, 64:160]).save(folder / clip.name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick(footage):
+    """As `TINY`, on such footage."""
+    return [*TINY, "--set", f"data.path={footage}", "--set", f"data.validation={footage}"]
+
+
+@pytest.fixture(scope="session")
+def counted_once():
+    """Counting every network takes most of a minute, so each of the package's own is counted once in a session."""
+    count, known = costs._row, {}
+
+    def row(entry):
+        if entry.elsewhere:  # another one in each test
+            return count(entry)
+        if entry.name not in known:
+            known[entry.name] = count(entry)
+        return known[entry.name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "_row", row)
+        yield

@@ -13,7 +13,6 @@ from distill.comparison.running import methods_as_rows
 from distill.losses.methods import method, weights
 from distill.settings import read_yaml
 from distill.training.config import Config, DataConfig, DistillationConfig
-from tests.recipes.conftest import TINY
 from tests.recipes.test_documents import RECIPES
 
 ABLATIONS = [path for path in RECIPES if path.parent.name == "ablations"]
@@ -37,14 +36,20 @@ def judge(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory, judge):
+def arguments(quick):
+    """What is typed to compare tiny students."""
+
+    def typed(folder, judge, *more):
+        return ["compare", "--judge", str(judge), "--out", str(folder), *quick, "--budget", "3it", *more]
+
+    return typed
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, judge, arguments):
     folder = tmp_path_factory.mktemp("compared")
     assert main(arguments(folder, judge, "--methods", "none", "output", "std", "--seeds", "2")) == 0
     return folder
-
-
-def arguments(folder, judge, *more):
-    return ["compare", "--judge", str(judge), "--out", str(folder), *TINY, "--budget", "3it", *more]
 
 
 def test_every_row_and_seed_is_a_run_folder(compared):
@@ -71,7 +76,7 @@ def test_rows_of_a_seed_differ_in_the_method_alone(compared):
     assert other["reconstruction"] != first[0]["reconstruction"]
 
 
-def test_what_is_finished_is_left_alone_and_more_seeds_may_join(compared, judge, capsys):
+def test_what_is_finished_is_left_alone_and_more_seeds_may_join(compared, judge, capsys, arguments):
     finished = {path: path.stat().st_mtime_ns for path in compared.rglob("student.safetensors")}
     assert main(arguments(compared, judge, "--methods", "none", "output", "std", "--seeds", "2", "--dry-run")) == 0
     assert capsys.readouterr().out.split() == ["still", "to", "run:"]
@@ -79,7 +84,7 @@ def test_what_is_finished_is_left_alone_and_more_seeds_may_join(compared, judge,
     assert {path: path.stat().st_mtime_ns for path in compared.rglob("student.safetensors")} == finished
 
 
-def test_other_settings_are_refused(compared, judge, capsys):
+def test_other_settings_are_refused(compared, judge, capsys, arguments):
     changed = arguments(compared, judge, "--set", "optimiser.learning_rate=1e-3")
     assert main(changed) == 2
     assert "learning_rate" in capsys.readouterr().err
@@ -93,17 +98,17 @@ def test_a_changed_weight_stays_with_the_methods_that_have_the_term():
     assert [row.data.unlabelled for row in rows.values()] == [None, "more", "more"]
 
 
-def test_figures_of_other_footage_do_not_join(compared, judge, tmp_path, capsys):
+def test_figures_of_other_footage_do_not_join(compared, judge, tmp_path, capsys, arguments):
     assert main(arguments(compared, judge.parent, "--methods", "none", "output", "std", "--seeds", "2")) == 2
     assert "was judged on" in capsys.readouterr().err
 
 
-def test_figures_by_other_metrics_do_not_join(compared, judge, capsys):
+def test_figures_by_other_metrics_do_not_join(compared, judge, capsys, arguments):
     assert main(arguments(compared, judge, "--methods", "none", "output", "std", "--seeds", "2", "--lpips")) == 2
     assert "judge likewise" in capsys.readouterr().err
 
 
-def test_rows_that_would_share_a_folder_are_refused(tmp_path, judge, capsys):
+def test_rows_that_would_share_a_folder_are_refused(tmp_path, judge, capsys, arguments):
     table = tmp_path / "table.yaml"
     table.write_text("rows: {a b: {distillation.method: none}, a/b: {distillation.method: output}}")
     assert main(arguments(tmp_path / "out", judge, "--table", str(table))) == 2
@@ -129,7 +134,7 @@ def test_report_answers(compared, document):
         (["--table", "table99"], "no table"),
     ],
 )
-def test_wrong_input(tmp_path, judge, capsys, extra, message):
+def test_wrong_input(tmp_path, judge, capsys, extra, message, arguments):
     assert main(arguments(tmp_path / "out", judge, *extra)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -170,7 +175,7 @@ def test_averages_of_the_tables_are_those_of_their_clips():
                 assert sum(clips) / len(clips) == pytest.approx(figures["average"], abs=0.031), row
 
 
-def test_a_table_beside_the_papers(tmp_path, judge, command):
+def test_a_table_beside_the_papers(tmp_path, judge, quick, command):
     code, out, err = command(
         "compare",
         "--table",
@@ -181,7 +186,7 @@ def test_a_table_beside_the_papers(tmp_path, judge, command):
         tmp_path / "t",
         "--seeds",
         "1",
-        *TINY,
+        *quick,
         "--budget",
         "2it",
     )

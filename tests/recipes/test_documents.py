@@ -12,7 +12,6 @@ import pytest
 from distill.cli import _parser
 from distill.losses.methods import METHODS, TERMS, Method
 from tests.places import ROOT
-from tests.recipes.conftest import TINY
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -54,21 +53,21 @@ def code_under(heading):
     return code
 
 
-def test_a_student_in_four_steps(document, tmp_path, monkeypatch):
+def test_a_student_in_four_steps(document, quick, tmp_path, monkeypatch):
     (tmp_path / "mynet.py").write_text(code_under("Add a student in four steps"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    result = document("train", "--student", "mynet:MyNet", "--out", tmp_path / "run", *TINY[2:])
+    result = document("train", "--student", "mynet:MyNet", "--out", tmp_path / "run", *quick[2:])
     assert "student after" in result["results"]
     (exported,) = document("export", tmp_path / "run", "--to", "onnx")
     assert exported["parity"]["max_abs"] <= 1e-4
 
 
-def test_a_loss_in_three_steps(document, tmp_path, monkeypatch):
+def test_a_loss_in_three_steps(document, quick, tmp_path, monkeypatch):
     (tmp_path / "edges.py").write_text(code_under("Add a loss in three steps"))
     monkeypatch.syspath_prepend(str(tmp_path))
     term = pkgutil.resolve_name("edges:Edges")
     monkeypatch.setitem(TERMS, term.name, term)
     monkeypatch.setitem(METHODS, term.name, Method("the teacher's edges", {term.name: 0.5}))
-    document("train", "--method", "edges", "--out", tmp_path / "run", *TINY)
+    document("train", "--method", "edges", "--out", tmp_path / "run", *quick)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["edges"] > 0 for line in lines if "edges" in line] == [True] * 3  # but for the warm-up's step

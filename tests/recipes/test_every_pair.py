@@ -78,11 +78,11 @@ def judged(tmp_path_factory):
 
 @pytest.mark.parametrize("student", STUDENTS)
 @pytest.mark.parametrize("teacher", TEACHERS)
-def test_one_step(teachers, judged, tmp_path, capsys, teacher, student):
+def test_one_step(teachers, footage, judged, tmp_path, capsys, teacher, student):
     run = tmp_path / "run"
     options = json.dumps(STUDENTS[student])
     arguments = ["--teacher", str(teachers[teacher]), "--student", student, "--set", f"student_options={options}"]
-    arguments += ["--set", f"data.validation={judged}"]
+    arguments += ["--data", str(footage), "--set", f"data.validation={judged}"]
     assert main(["train", *arguments, "--out", str(run), *ONE_STEP]) == 0, capsys.readouterr().err
     (line,) = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines() if "space" in text]
     assert line["space"] > 0

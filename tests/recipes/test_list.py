@@ -44,7 +44,7 @@ def printed(value, like):
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(counted_once):
     from distill.networks.costs import costs
 
     return {row["name"]: row for row in costs()}

@@ -60,19 +60,19 @@ def test_student_after_is_the_student_that_is_left_behind(document, tmp_path):
     assert after == read(tmp_path / "run").described.provenance["validation"]
 
 
-def test_the_same_seed_trains_the_same_whatever_the_workers(document, tmp_path):
+def test_the_same_seed_trains_the_same_whatever_the_workers(document, quick, tmp_path):
     weights = []
     for name, workers, seed in (("a", 0, 3), ("b", 2, 3), ("c", 0, 4)):
         extra = ["--seed", seed, "--set", f"data.workers={workers}", "--set", "training.steps=3"]
-        document("train", "--out", tmp_path / name, *TINY, *extra)
+        document("train", "--out", tmp_path / name, *quick, *extra)
         weights.append(read(tmp_path / name).network.tail.conv_last.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_resume_goes_on_with_everything(document, tmp_path):
+def test_resume_goes_on_with_everything(document, quick, tmp_path):
     out = tmp_path / "run"
-    document("train", "--out", out, *TINY, "--set", "training.steps=2")
+    document("train", "--out", out, *quick, "--set", "training.steps=2")
     before = metrics(out)
     result = document("train", "--resume", "auto", "--out", out, "--set", "training.steps=3")
     assert [line["step"] for line in metrics(out)] == [line["step"] for line in before] + [3, 3]
@@ -85,10 +85,10 @@ def test_resume_goes_on_with_everything(document, tmp_path):
     assert len((out / "command.txt").read_text().splitlines()) == 2
 
 
-def test_resume_takes_a_changed_recipe_and_a_half_written_line(document, tmp_path):
+def test_resume_takes_a_changed_recipe_and_a_half_written_line(document, quick, tmp_path):
     out = tmp_path / "run"
     small = "student_options={channels: 8, offset_groups: 2, extract_blocks: 1, reconstruct_blocks: 1}"
-    tiny = ["--set", small, *TINY[2:], "--set", "training.steps=1"]
+    tiny = ["--set", small, *quick[2:], "--set", "training.steps=1"]
     document("pretrain", "edvr-s", "--out", out, *tiny)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "psn')
@@ -100,43 +100,42 @@ def test_resume_takes_a_changed_recipe_and_a_half_written_line(document, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_saves_first_and_resume_goes_on(tmp_path, number):
+def test_stopping_saves_first_and_resume_goes_on(quick, tmp_path, number):
     out = tmp_path / "run"
-    arguments = ["train", "--out", str(out), *TINY, "--set", "training.steps=500"]
+    arguments = ["train", "--out", str(out), *quick, "--set", "training.steps=100000"]
     program = [sys.executable, "-c", "import sys; from distill.cli import main; sys.exit(main())", *arguments]
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not (out / "metrics.jsonl").exists() and process.poll() is None:  # for as long as a busy machine takes
         time.sleep(0.1)
     process.send_signal(number)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=600)  # without end if it takes no notice
     assert process.returncode == 130, error
     assert "--resume auto" in error
     described, _, state = read_training_state(out / "checkpoints" / "last.pt")
     assert described.name == "fastdvdnet"
-    assert 0 < state["step"] < 500
+    assert 0 < state["step"] < 100000
 
 
-def test_pretrain_needs_no_teacher_and_goes_on_from_a_file(document, tmp_path):
+def test_pretrain_needs_no_teacher_and_goes_on_from_a_file(document, quick, tmp_path):
     teacher = [
         *("--set", "student_options={channels: 8, offset_groups: 2, extract_blocks: 1, reconstruct_blocks: 1}"),
-        *("--set", "training.restore=middle", "--precision", "bf16", *TINY[2:]),
+        *("--set", "training.restore=middle", "--precision", "bf16", *quick[2:]),
     ]
     result = document("pretrain", "edvr-s", "--out", tmp_path / "first", *teacher)
     assert list(result["results"]) == ["bicubic", "student before", "student after"]
     first = tmp_path / "first" / "student.safetensors"
-    document("pretrain", first, "--out", tmp_path / "second", *TINY[2:], "--set", "training.steps=1")
+    document("pretrain", first, "--out", tmp_path / "second", *quick[2:], "--set", "training.steps=1")
     assert read(tmp_path / "second").described.provenance["from"] == str(first)
     # and what was pretrained teaches
-    result = document("train", "--teacher", first, "--out", tmp_path / "third", *TINY, "--set", "training.steps=2")
+    result = document("train", "--teacher", first, "--out", tmp_path / "third", *quick, "--set", "training.steps=2")
     assert "teacher" in result["results"]
 
 
 @pytest.mark.parametrize("features", ["hr", "lr"])
 @pytest.mark.parametrize("method", ["attention-sum", "attention-max"])
-def test_every_way_to_compare_features(document, tmp_path, features, method):
+def test_every_way_to_compare_features(document, quick, tmp_path, features, method):
     extra = ["--set", f"distillation.features={features}", "--set", f"distillation.method={method}"]
-    document("train", "--out", tmp_path / "run", *TINY, *extra, "--set", "training.steps=2")
+    document("train", "--out", tmp_path / "run", *quick, *extra, "--set", "training.steps=2")
     assert metrics(tmp_path / "run")[1][method] > 0
 
 

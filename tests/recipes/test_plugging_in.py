@@ -11,7 +11,6 @@ import pytest
 from distill.errors import ConfigError
 from distill.networks import registry
 from tests.places import ROOT
-from tests.recipes.conftest import TINY
 
 TEXT = (ROOT / "docs" / "plugging-in.md").read_text(encoding="utf-8")
 
@@ -37,10 +36,10 @@ def test_the_example_is_thirty_lines():
     assert len(code.splitlines()) <= 32
 
 
-def test_it_teaches_by_class_by_file_and_by_name(installed, document, tmp_path):
-    fast = TINY[2:]
+def test_it_teaches_by_class_by_file_and_by_name(installed, document, quick, counted_once, tmp_path):
+    fast = quick[2:]
     pretrained = tmp_path / "sharper"
-    document("pretrain", "acme_vsr:Sharper", "--out", pretrained, *TINY[2:])
+    document("pretrain", "acme_vsr:Sharper", "--out", pretrained, *fast)
     for number, teacher in enumerate(("acme_vsr:Sharper", pretrained, "acme-sharper")):
         result = document("train", "--teacher", teacher, "--out", tmp_path / str(number), *fast)
         assert "student after" in result["results"]
@@ -62,7 +61,7 @@ def test_a_teacher_cannot_be_taken_for_a_student(installed):
         registry.find("acme-sharper", "student")
 
 
-def test_one_that_cannot_be_counted_leaves_the_others_listed(installed, document, caplog):
+def test_one_that_cannot_be_counted_leaves_the_others_listed(installed, document, counted_once, caplog):
     broken = "\n\nclass Needy(Sharper):\n    def __init__(self, needed):\n        super().__init__()\n"
     module = installed / "acme_vsr.py"
     module.write_text(module.read_text() + broken)
