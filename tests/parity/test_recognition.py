@@ -88,7 +88,18 @@ def shapes_of(found):
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", [name for name, network in LAYOUTS.items() if network])
+LARGE = {"edvr_l_vimeo_7f_keys.json", "edvr_m_keys.json", "mmagic_edvr_m_keys.json", "stinet_keys.json"}
+"""A network is built for each of their hundreds of tensors; smaller files have the same layouts."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LARGE else ())
+        for name, network in LAYOUTS.items()
+        if network
+    ],
+)
 def test_a_tensor_of_another_shape_is_refused(name):
     """Whichever tensor tells a size: of one dimension, empty, or of as many dimensions as it should have and empty."""
     state = {key.removeprefix("module."): tensor for key, tensor in published(name).items()}
