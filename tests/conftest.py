@@ -11,6 +11,7 @@ from tests.places import GOLDEN
 MOST_WORKERS = 8  # each takes up to two gigabytes
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """A worker for each core; none where one file is asked for, which is done before the workers have started."""
     if len(config.args) == 1 and Path(config.args[0].partition("::")[0]).is_file():
@@ -41,6 +42,13 @@ def _one_thread_of_onnx_runtime():
             super().__init__(model, sess_options, *others, **settings)
 
     onnxruntime.InferenceSession = Session
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """What several tests share is the same whichever of them comes first, and whatever ran before."""
+    if fixturedef.scope != "function":
+        torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -208,13 +208,11 @@ profile_android(Path({str(student)!r}), Path({str(program)!r}))
     command = [sys.executable, "-c", code]
     environment = {"PATH": str(adb), "PYTHONPATH": str(Path(android.__file__).parents[2])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        waited = 0.0
-        while not (phone.state / "hanging").exists() and waited < 60 and process.poll() is None:
+        while not (phone.state / "hanging").exists() and process.poll() is None:  # a busy machine takes its time
             time.sleep(0.1)
-            waited += 0.1
         assert len(phone.left()) == 1
         process.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+        assert "KeyboardInterrupt" in process.communicate(timeout=600)[1]
     assert phone.left() == []
     assert gone(phone)
 
@@ -224,7 +222,7 @@ def gone(phone):
     if not (phone.state / "hanging").exists():
         return True  # it never began
     status = Path("/proc") / (phone.state / "hanging").read_text() / "status"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 600
     while status.exists() and "State:\tZ" not in status.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     return not status.exists() or "State:\tZ" in status.read_text()

@@ -183,7 +183,7 @@ def test_processes_that_share_a_folder_do_not_break_each_other(tmp_path) -> None
         )
         for first in (0, 0)
     ]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[0] == said[1]
     assert len(files(tmp_path)) == 24
