@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from distill import costs
+from distill.networks import costs
 from distill.cli import main
 from distill.data import find_clips, sample_clips
 

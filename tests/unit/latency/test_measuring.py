@@ -171,9 +171,7 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
 
 def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(
-        export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml")
-    )
+    monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml"))
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.precision, row.p50_ms) == (CONVERTED, "fp32", None)
     assert row.macs > 0
@@ -188,9 +186,7 @@ def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypat
 
 
 def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
-    monkeypatch.setattr(
-        export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other")
-    )
+    monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other"))
     (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
     assert row.load_ms > 0
     assert row.first_ms > 0
