@@ -17,7 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from distill.data.clips import Frame
-from distill.data.video import BT709, Footage, clock_start, open_container, reading
+from distill.data.decoded import open_video, reading
+from distill.data.video import BT709, Footage, clock_start
 from distill.errors import DataError
 
 __all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "video_writer"]
@@ -32,7 +33,7 @@ def video_writer(path: Path, footage: Footage) -> Iterator[VideoWriter]:
     with ExitStack() as stack:
         writer = VideoWriter(stack.enter_context(av.open(str(path), "w")), footage)
         if footage.video is not None:
-            writer.add_sound(stack.enter_context(open_container(footage.video)), footage.video, path.suffix)
+            writer.add_sound(stack.enter_context(open_video(footage.video)), footage.video, path.suffix)
         yield writer
 
 
@@ -81,7 +82,7 @@ class VideoWriter:
                 f"The sound of {source} ({stream.codec_context.name}) cannot be copied into a {suffix} file; give a "
                 f"target ending in {others}, or a source with AAC sound."
             ) from error
-        self._sound = _copied(reading(container.demux(stream), source), copy, clock_start(container))
+        self._sound = _copied(reading(container.demux(stream), "Sound packet", source), copy, clock_start(container))
         self.audio = True
 
     def write(self, pixels: Frame, stamp: int) -> None:

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch import Tensor
 
-from distill.data import VideoClip
+from distill.data import VideoClip, sample_clips
 from distill.errors import DataError
 from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
 from distill.upscale import upscale
@@ -285,9 +285,18 @@ def test_damage_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     half = len(data) // 2
     data[half : half + 3000] = np.random.default_rng(0).bytes(3000)
     source.write_bytes(data)
-    with pytest.raises(DataError, match=r"in\.mkv is damaged"):
+    with pytest.raises(DataError, match=r"Frame \d+ of .*in\.mkv is damaged"):
         upscale(Nearest(), source, tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_a_recording_that_breaks_off_is_upscaled_as_far_as_it_goes(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    data = (sample_clips("train") / "street.mp4").read_bytes()
+    source.write_bytes(data[: len(data) // 2])
+    trained_on = len(list(VideoClip(source).frames()))
+    assert 0 < trained_on < 40
+    assert upscale(Nearest(), source, tmp_path / "out").frames == trained_on
 
 
 @pytest.mark.parametrize(
