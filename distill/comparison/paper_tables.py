@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from distill.comparison.running import with_own_settings
 from distill.errors import ConfigError
-from distill.settings import read_yaml
+from distill.settings import read_file, read_yaml
 from distill.training.config import Config, read_config
 
 __all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
 
 _WEIGHTS = "distillation.weights."
-_KEYS = {"title", "setting", "recipe", "rows", "paper"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,21 @@ class Table:
     recipe: Mapping[str, Any]
     rows: Mapping[str, Mapping[str, Any]]
     paper: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the file of a table holds."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+    title: str | None = None
+    setting: str = ""
+    recipe: str | Mapping[str, Any] | None = None
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def problems(self) -> Iterator[str]:
+        if not self.rows:
+            yield "rows is empty, expected {name: {key.sub: value}}"
 
 
 def find_table(name: str) -> Path:
@@ -64,17 +78,11 @@ def read_table(path: Path) -> Table:
     Raises:
         ConfigError: it cannot be read, lacks rows, or has keys that no table has.
     """
-    content = read_yaml(path)
-    if unknown := sorted(set(content) - _KEYS):
-        raise ConfigError(f"{path} has {', '.join(unknown)}; a table has {', '.join(sorted(_KEYS))}.")
-    rows = content.get("rows")
-    if not isinstance(rows, Mapping) or not all(isinstance(each, Mapping) for each in rows.values()) or not rows:
-        raise ConfigError(f"{path} has no rows; a table has rows: {{name: {{key.sub: value}}}}.")
-    recipe, paper = content.get("recipe") or {}, content.get("paper") or {}
+    content = read_file(_Content, path, "table")
+    recipe = content.recipe or {}
     if isinstance(recipe, str):
         recipe = read_yaml(path.parent / recipe)
-    rows, paper = ({str(name): each for name, each in part.items()} for part in (rows, paper))
-    return Table(path, str(content.get("title", path.stem)), str(content.get("setting", "")), recipe, rows, paper)
+    return Table(path, content.title or path.stem, content.setting, recipe, content.rows, content.paper)
 
 
 def table_rows(table: Table, file: Path | None, settings: Iterable[str], flags: Mapping[str, Any]) -> dict[str, Config]:

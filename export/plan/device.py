@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
-
-import yaml
+from typing import Any, Literal
 
 from distill.errors import ConfigError, did_you_mean
+from distill.settings import read_file
 from export.graphs.workload import KINDS
 
 __all__ = [
     "ASSUMED_SPREAD",
     "BYTES",
-    "EFFECTS",
     "BadOperator",
     "Device",
     "Figure",
@@ -27,9 +25,6 @@ __all__ = [
 
 BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 """Precisions that a table can speak of, and the bytes of a number."""
-
-EFFECTS = ("leaves", "slow")
-"""What a device does to an operator that it runs badly: it hands it to another unit, or it takes its time."""
 
 _SHIPPED = Path(__file__).with_name("devices")
 
@@ -50,6 +45,10 @@ class Figure:
     date: str
     source: str
 
+    def problems(self) -> Iterator[str]:
+        yield from _unfit_number("value", self.value)
+        yield from _blank_texts(self)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -61,6 +60,13 @@ class Spread:
     date: str
     source: str
 
+    def problems(self) -> Iterator[str]:
+        yield from _unfit_number("low", self.low)
+        yield from _unfit_number("high", self.high)
+        if self.low > self.high:
+            yield f"low is {self.low:g}, expected no more than high, {self.high:g}"
+        yield from _blank_texts(self)
+
 
 ASSUMED_SPREAD = Spread(0.5, 2.0, False, "", "assumed, since the table compares no estimate with a measured time")
 
@@ -71,7 +77,7 @@ class BadOperator:
 
     Attributes:
         kind: one of `export.graphs.workload.KINDS`.
-        effect: one of `EFFECTS`.
+        effect: the device hands it to another unit, or it takes its time.
         why: one sentence.
         measured: as in `Figure`, and so are `date` and `source`.
         date: see above.
@@ -79,11 +85,17 @@ class BadOperator:
     """
 
     kind: str
-    effect: str
+    effect: Literal["leaves", "slow"]
     why: str
     measured: bool
     date: str
     source: str
+
+    def problems(self) -> Iterator[str]:
+        if self.kind not in KINDS:
+            hint = did_you_mean(self.kind, KINDS)
+            yield f"kind is {self.kind!r}, expected one of {', '.join(sorted(KINDS))}.{hint}"
+        yield from _blank_texts(self)
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,15 @@ class Device:
     spread: Spread = ASSUMED_SPREAD
     operators: tuple[BadOperator, ...] = ()
 
+    def problems(self) -> Iterator[str]:
+        if not self.compute:
+            yield f"compute is empty, expected one of {', '.join(BYTES)} at least"
+        for each in self.compute.keys() - BYTES.keys():
+            yield f"there is no key 'compute.{each}'.{did_you_mean(each, BYTES)}"
+        if self.utilisation is not None and self.utilisation.value > 1:
+            yield f"utilisation.value is {self.utilisation.value:g}, expected a share, up to 1"
+        yield from _blank_texts(self)
+
     def figures(self) -> dict[str, Figure]:
         """Every number that the estimate rests on, by its key."""
         keys = ("utilisation", "bandwidth", "launch", "run", "lanes", "stored_lanes", "onchip", "memory")
@@ -148,128 +169,29 @@ def read_device(device: str | Path) -> Device:
     """
     path = Path(device)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.exists():
-        return _Table(path).device()
+        return _read(path)
     if str(device) not in known_devices():
         hint = did_you_mean(str(device), known_devices())
         raise ConfigError(
             f"There is no device {str(device)!r}.{hint} Known: {', '.join(known_devices())}; or give a .yaml file, "
             "see docs/planning.md."
         )
-    return _Table(_SHIPPED / f"{device}.yaml").device()
+    return _read(_SHIPPED / f"{device}.yaml")
 
 
-_REQUIRED = ("name", "title", "unit", "measured", "compute", "bandwidth")
-_OPTIONAL = ("utilisation", "launch", "run", "lanes", "stored_lanes", "onchip", "memory", "spread", "operators")
-_ORIGIN = ("measured", "date", "source")
+def _read(path: Path) -> Device:
+    device = read_file(Device, path, "device table")
+    return replace(device, compute={each: device.compute[each] for each in BYTES if each in device.compute})
 
 
-class _Table:
-    """A file, read key by key; every complaint names the file and the key."""
+def _unfit_number(name: str, value: float) -> Iterator[str]:
+    if not 0 < value < math.inf:
+        yield f"{name} is {value:g}, expected a number above 0"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"The device table {path} cannot be read: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The device table {path} is not YAML: {' '.join(str(error).split())}.") from error
-        self.content = self.mapping(content, "", _REQUIRED, _OPTIONAL)
 
-    def device(self) -> Device:
-        content = self.content
-        spread = ASSUMED_SPREAD if "spread" not in content else self.spread(content["spread"])
-        known = {key: self.figure(content[key], key) for key in _OPTIONAL[:-2] if key in content}
-        return Device(
-            name=self.text(content, "name"),
-            title=self.text(content, "title"),
-            unit=self.text(content, "unit"),
-            measured=self.flag(content, "measured"),
-            compute=self.compute(content["compute"]),
-            bandwidth=self.figure(content["bandwidth"], "bandwidth"),
-            spread=spread,
-            operators=self.operators(content.get("operators", [])),
-            **known,
-        )
-
-    def compute(self, given: object) -> dict[str, Figure]:
-        by_precision = self.mapping(given, "compute", (), tuple(BYTES))
-        if not by_precision:
-            self.complain("compute", "nothing", f"one of {', '.join(BYTES)} at least")
-        return {
-            precision: self.figure(by_precision[precision], f"compute.{precision}")
-            for precision in BYTES
-            if precision in by_precision
-        }
-
-    def figure(self, given: object, key: str) -> Figure:
-        content = self.mapping(given, key, ("value", *_ORIGIN), ())
-        value = self.number(content, "value", key)
-        if key == "utilisation" and value > 1:
-            self.complain("utilisation.value", value, "a share, up to 1")
-        return Figure(value, **self.origin(content, key))
-
-    def spread(self, given: object) -> Spread:
-        content = self.mapping(given, "spread", ("low", "high", *_ORIGIN), ())
-        low, high = (self.number(content, end, "spread") for end in ("low", "high"))
-        if low > high:
-            self.complain("spread.low", low, f"no more than spread.high, {high:g}")
-        return Spread(low, high, **self.origin(content, "spread"))
-
-    def operators(self, given: object) -> tuple[BadOperator, ...]:
-        if not isinstance(given, Sequence) or isinstance(given, str):
-            self.complain("operators", given, "a list")
-        return tuple(self.operator(each, f"operators[{place}]") for place, each in enumerate(given))
-
-    def operator(self, given: object, key: str) -> BadOperator:
-        content = self.mapping(given, key, ("kind", "effect", "why", *_ORIGIN), ())
-        kind, effect = self.text(content, "kind", key), self.text(content, "effect", key)
-        if kind not in KINDS:
-            self.complain(f"{key}.kind", kind, f"one of {', '.join(sorted(KINDS))}", did_you_mean(kind, KINDS))
-        if effect not in EFFECTS:
-            self.complain(f"{key}.effect", effect, f"one of {', '.join(EFFECTS)}")
-        return BadOperator(kind, effect, self.text(content, "why", key), **self.origin(content, key))
-
-    def origin(self, content: Mapping[str, Any], key: str) -> dict[str, Any]:
-        date = content["date"]
-        if isinstance(date, dt.date):  # which is what YAML makes of an unquoted one
-            content = {**content, "date": date.isoformat()}
-        return {
-            "measured": self.flag(content, "measured", key),
-            "date": self.text(content, "date", key),
-            "source": self.text(content, "source", key),
-        }
-
-    def mapping(self, given: object, key: str, needed: Sequence[str], allowed: Sequence[str]) -> Mapping[str, Any]:
-        if not isinstance(given, Mapping):
-            self.complain(key or "the file", given, "keys with values")
-        prefix = f"{key}." if key else ""
-        for each in given:
-            if each not in (*needed, *allowed):
-                hint = did_you_mean(str(each), (*needed, *allowed))
-                raise ConfigError(f"The device table {self.path} has an unknown key {prefix}{each}.{hint}")
-        for each in needed:
-            if each not in given:
-                raise ConfigError(f"The device table {self.path} lacks the key {prefix}{each}, see docs/planning.md.")
-        return given
-
-    def text(self, content: Mapping[str, Any], name: str, key: str = "") -> str:
-        value = content[name]
-        if not isinstance(value, str) or not value.strip():
-            self.complain(f"{key}.{name}" if key else name, value, "text")
-        return " ".join(str(value).split())
-
-    def flag(self, content: Mapping[str, Any], name: str, key: str = "") -> bool:
-        value = content[name]
-        if not isinstance(value, bool):
-            self.complain(f"{key}.{name}" if key else name, value, "yes or no")
-        return bool(value)
-
-    def number(self, content: Mapping[str, Any], name: str, key: str) -> float:
-        value = content[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            self.complain(f"{key}.{name}", value, "a number above 0")
-        return float(value)
-
-    def complain(self, key: str, value: object, expected: str, hint: str = "") -> NoReturn:
-        raise ConfigError(f"The device table {self.path}: {key} is {value!r}, expected {expected}.{hint}")
+def _blank_texts(record: Any) -> Iterator[str]:
+    """Texts that tell nothing, for every text of a table is for people."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, str) and not value.strip():
+            yield f"{field.name} is {value!r}, expected text"

@@ -10,6 +10,7 @@ import yaml
 from distill.cli import main
 from distill.comparison.paper_tables import find_table, read_table, table_rows
 from distill.comparison.running import methods_as_rows
+from distill.errors import ConfigError
 from distill.losses.methods import method, weights
 from distill.settings import read_yaml
 from distill.training.config import Config, DataConfig, DistillationConfig
@@ -161,6 +162,37 @@ def test_every_table_is_usable(path):
     assert set(table.paper) == set(table.rows)
     for config in rows.values():
         assert config.training.steps == (1000 if path.stem.endswith("-small") else 800_000)
+
+
+def test_everything_wrong_with_a_table_is_reported_together(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("titel: Mine\nrows: {plain: none}\npaper: {plain: {calendar: high}}\n")
+    with pytest.raises(ConfigError) as caught:
+        read_table(path)
+    text = str(caught.value)
+    assert text.startswith(f"The table {path}: 3 things are wrong: ")
+    for part in (
+        "there is no key 'titel'. Did you mean 'title'?",
+        "rows.plain is 'none', expected keys with values",
+        "paper.plain.calendar is 'high', expected a number",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("title: Mine", "the key 'rows' is missing"),
+        ("rows: {}", "rows is empty"),
+        ("rows: {plain: {}}\nrecipe: 3", "recipe is 3, expected text or keys with values or null"),
+        ("rows: {plain: {}}\nrecipe: none.yaml", "The recipe .*none.yaml cannot be read"),
+    ],
+)
+def test_a_malformed_table(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_table(path)
 
 
 def test_the_paper_has_tables_2_to_6_in_two_sizes():

@@ -54,26 +54,26 @@ def test_a_table_of_ones_own_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("title: Toy|", r"lacks the key title"),
+        ("title: Toy|", r"toy.yaml: the key 'title' is missing"),
         ("unit: abacus|unit: 7", r"unit is 7, expected text"),
-        ("measured: no\ncompute|measured: maybe\ncompute", r"measured is 'maybe', expected yes or no"),
-        ("fp32:|fp64:", r"unknown key compute.fp64. Did you mean 'fp16'\?"),
-        ("{fp32: {value: 1, measured: no, date: 2026-01-31, source: thin air}}|{}", r"compute is 'nothing'"),
+        ("measured: no\ncompute|measured: maybe\ncompute", r"measured is 'maybe', expected true or false"),
+        ("fp32:|fp64:", r"there is no key 'compute.fp64'. Did you mean 'fp16'\?"),
+        ("{fp32: {value: 1, measured: no, date: 2026-01-31, source: thin air}}|{}", r"compute is empty"),
         ("value: 1,|value: 0,", r"compute.fp32.value is 0, expected a number above 0"),
         ("value: 1,|value: yes,", r"compute.fp32.value is True, expected a number"),
-        ("value: 1,|", r"lacks the key compute.fp32.value"),
+        ("value: 1,|", r"the key 'compute.fp32.value' is missing"),
         ("source: thin air|source:", r"compute.fp32.source is None, expected text"),
-        (', source: a ruler|', r"lacks the key bandwidth.source"),
-        ("bandwidth: {|bandwith: {", r"unknown key bandwith. Did you mean 'bandwidth'\?"),
+        (", source: a ruler|", r"the key 'bandwidth.source' is missing"),
+        ("bandwidth: {|bandwith: {", r"there is no key 'bandwith'. Did you mean 'bandwidth'\?"),
         ("unit: abacus|unit: abacus\noperators: GridSample", r"operators is 'GridSample', expected a list"),
         ("unit: abacus|unit: abacus\noperators: [{kind: Gridsampel, effect: slow, why: w, measured: no, date: d, "
          "source: s}]", r"operators\[0\].kind is 'Gridsampel'.*Did you mean 'GridSample'\?"),
         ("unit: abacus|unit: abacus\noperators: [{kind: Conv, effect: bad, why: w, measured: no, date: d, source: s}]",
-         r"operators\[0\].effect is 'bad', expected one of leaves, slow"),
+         r"operators\[0\].effect is 'bad', expected one of 'leaves', 'slow'"),
         ("unit: abacus|unit: abacus\nspread: {low: 2, high: 1, measured: no, date: d, source: s}",
-         r"spread.low is 2.0, expected no more than spread.high"),
+         r"spread.low is 2, expected no more than high, 1"),
         ("unit: abacus|unit: abacus\nutilisation: {value: 70, measured: no, date: d, source: s}",
-         r"utilisation.value is 70.0, expected a share, up to 1"),
+         r"utilisation.value is 70, expected a share, up to 1"),
         ("name: toy|name: [toy", r"is not YAML"),
     ],
 )  # fmt: skip
@@ -87,7 +87,30 @@ def test_a_malformed_table_is_refused_by_its_key(tmp_path, change, complaint):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "a word", "- a list"])
+def test_everything_wrong_with_a_table_is_reported_together(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(TABLE.replace("title", "titel").replace("value: 1", "value: one").replace(", source: a ruler", ""))
+    with pytest.raises(ConfigError) as caught:
+        read_device(path)
+    text = str(caught.value)
+    assert text.startswith(f"The device table {path}: 4 things are wrong: ")
+    for part in (
+        "there is no key 'titel'. Did you mean 'title'?",
+        "the key 'title' is missing",
+        "compute.fp32.value is 'one', expected a number",
+        "the key 'bandwidth.source' is missing",
+    ):
+        assert part in text
+
+
+def test_an_empty_file_is_answered_with_the_keys_of_a_table(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text("")
+    with pytest.raises(ConfigError, match=r"the key 'name' is missing; .*the key 'bandwidth' is missing"):
+        read_device(path)
+
+
+@pytest.mark.parametrize("content", ["a word", "- a list"])
 def test_a_file_that_is_no_table_is_refused(tmp_path, content):
     path = tmp_path / "toy.yaml"
     path.write_text(content)
