@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from distill.data.clips import Clip
@@ -60,41 +60,32 @@ class SegmentCache:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, Future[Segment]] = OrderedDict()
+        self._reading: dict[Hashable, Future[Segment]] = {}
+        self._read: LRUCache[Hashable, Segment] = LRUCache(limit, lambda segment: min(segment.frames.nbytes, limit))
 
     def get(self, key: Hashable, read: Callable[[], Segment]) -> Segment:
         """The segment of this key, read if it is not kept; an error while reading reaches all that wait for it."""
         with self._lock:
-            promise = self._kept.get(key)
-            if promise is not None:
-                self._kept.move_to_end(key)
-                mine = False
-            else:
-                promise = self._kept[key] = Future()
-                mine = True
-        if mine:
+            if key in self._read:
+                return self._read[key]
+            promise = self._reading.get(key)
+            is_first = promise is None
+            if promise is None:
+                promise = self._reading[key] = Future()
+        if is_first:
             self._fulfil(key, promise, read)
         return promise.result()
 
     def _fulfil(self, key: Hashable, promise: Future[Segment], read: Callable[[], Segment]) -> None:
         try:
-            promise.set_result(read())
+            segment = read()
         except BaseException as error:  # those who wait must wake, whatever happened
             with self._lock:
-                del self._kept[key]
+                del self._reading[key]
             promise.set_exception(error)
             return
         with self._lock:
-            self._evict(key)
-
-    def _evict(self, newest: Hashable) -> None:
-        done = [(key, promise.result().frames.nbytes) for key, promise in self._kept.items() if promise.done()]
-        total = sum(size for _, size in done)
-        for key, size in done:
-            if total <= self._limit:
-                return
-            if key != newest:
-                del self._kept[key]
-                total -= size
+            del self._reading[key]
+            self._read[key] = segment
+        promise.set_result(segment)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import threading
-from collections import OrderedDict
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,6 +47,9 @@ SORTING = (
 # fmt: on
 
 Key = tuple[str, str, int, int, bytes, bytes]
+
+_flows: LRUCache[Key, Tensor] = LRUCache(CACHE_BYTES, getsizeof=lambda flow: flow.nbytes)
+_lock = threading.Lock()  # which a cache needs that threads share
 
 
 def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch", *, keep: bool = True) -> Tensor:
@@ -89,7 +93,8 @@ def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch", *
             (method, first.device.type, height, width, one, two)
             for one, two in zip(_digests(first), _digests(second), strict=True)
         ]
-        known = _kept.known(keys)
+        with _lock:
+            known = {key: _flows[key] for key in keys if key in _flows}
         missing = {key: index for index, key in enumerate(keys) if key not in known and key[-1] != key[-2]}
         if missing:
             rows = list(missing.values())
@@ -97,7 +102,8 @@ def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch", *
             for key, flow in zip(missing, estimated, strict=True):
                 known[key] = flow.clone()  # a row of the batch would keep the whole batch alive
                 if keep:
-                    _kept.keep(key, known[key])
+                    with _lock, suppress(ValueError):  # of a flow larger than all that may be kept
+                        _flows[key] = known[key]
         flows = torch.zeros(count, 2, height, width, dtype=torch.float32, device="cpu")
         for index, key in enumerate(keys):
             if key in known:
@@ -107,39 +113,8 @@ def estimate_flow(first: Tensor, second: Tensor, method: FlowMethod = "torch", *
 
 def clear_flow_cache() -> None:
     """Forget every flow that is kept."""
-    _kept.clear()
-
-
-class _Kept:
-    """Flows by the content of their pair, the longest unused dropped first; safe to share among threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flows: OrderedDict[Key, Tensor] = OrderedDict()
-        self._bytes = 0
-
-    def known(self, keys: list[Key]) -> dict[Key, Tensor]:
-        with self._lock:
-            found = {key: self._flows[key] for key in keys if key in self._flows}
-            for key in found:
-                self._flows.move_to_end(key)
-            return found
-
-    def keep(self, key: Key, flow: Tensor) -> None:
-        with self._lock:
-            if key not in self._flows:
-                self._flows[key] = flow
-                self._bytes += flow.nbytes
-            while self._bytes > CACHE_BYTES:
-                self._bytes -= self._flows.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        with self._lock:
-            self._flows.clear()
-            self._bytes = 0
-
-
-_kept = _Kept()
+    with _lock:
+        _flows.clear()
 
 
 def _digests(frames: Tensor) -> list[bytes]:

@@ -7,11 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from cachetools import LRUCache
 
 from distill.errors import ConfigError
 from distill.layers import warp
 from distill.networks import optical_flow as module
 from distill.networks.optical_flow import clear_flow_cache, estimate_flow
+
+
+def cache_of(size):
+    return LRUCache(size, getsizeof=module._flows.getsizeof)
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +133,7 @@ def test_small_frames_work(size):
 
 
 def test_a_pair_does_not_depend_on_its_batch(monkeypatch):
-    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(module, "_flows", cache_of(0))
     first, second = (torch.cat(frames) for frames in zip(*(pair(u, v) for u, v in SHIFTS), strict=True))
     together = estimate_flow(first, second)
     for index in range(len(SHIFTS)):
@@ -194,12 +199,12 @@ def test_what_is_kept_is_the_callers_to_change(estimated):
 
 
 def held():
-    return sum(flow.untyped_storage().nbytes() for flow in module._kept._flows.values())
+    return sum(flow.untyped_storage().nbytes() for flow in module._flows.values())
 
 
 def test_no_more_is_kept_than_allowed_and_the_longest_unused_goes(monkeypatch, estimated):
     pairs = [pair(u, 0, 8, 8) for u in range(1, 4)]
-    monkeypatch.setattr(module, "CACHE_BYTES", 2 * 2 * 8 * 8 * 4)
+    monkeypatch.setattr(module, "_flows", cache_of(2 * 2 * 8 * 8 * 4))
     flows = [estimate_flow(*frames) for frames in pairs[:2]]
     estimate_flow(*pairs[0])
     estimate_flow(*pairs[2])
@@ -210,7 +215,7 @@ def test_no_more_is_kept_than_allowed_and_the_longest_unused_goes(monkeypatch, e
     assert len(estimated) == 4
     clear_flow_cache()
     estimate_flow(*(torch.cat(frames) for frames in zip(*pairs, strict=True)))
-    assert module._kept._bytes == held() == module.CACHE_BYTES
+    assert held() == module._flows.maxsize
 
 
 def test_size_and_method_tell_flows_of_the_same_bytes_apart(monkeypatch, estimated):
@@ -224,7 +229,7 @@ def test_size_and_method_tell_flows_of_the_same_bytes_apart(monkeypatch, estimat
 
 def test_threads_share_what_is_kept(monkeypatch):
     monkeypatch.setattr(module, "_variational", lambda first, second: second[:, :2] - first[:, :2])
-    monkeypatch.setattr(module, "CACHE_BYTES", 10 * 2 * 4 * 4 * 4)
+    monkeypatch.setattr(module, "_flows", cache_of(10 * 2 * 4 * 4 * 4))
     frames = torch.rand(30, 3, 4, 4)
 
     def ask(index):
@@ -233,7 +238,7 @@ def test_threads_share_what_is_kept(monkeypatch):
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(600)))
-    assert module._kept._bytes == held() <= module.CACHE_BYTES
+    assert 0 < held() <= module._flows.maxsize
 
 
 def test_wrong_calls_are_told():
