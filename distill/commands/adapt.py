@@ -56,6 +56,8 @@ def _adapt(options: argparse.Namespace) -> int:
 
 def _lines(document: dict[str, Any]) -> list[str]:
     """Two tables, and what they come to."""
+    from distill.metrics.scores import convention_sentence
+
     near, true = ({name: each["average"] for name, each in document[part].items()} for part in ("agreement", "truth"))
     gains = [rows["student after"]["psnr"] - rows["student before"]["psnr"] for rows in (near, true)]
     convention, judged = (document[part]["bicubic"]["convention"] for part in ("agreement", "truth"))
@@ -69,7 +71,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
         "",
         "clips of known truth, which were not trained on",
         *_table(true, quality),
-        f"(Y channel, crop {judged['crop']}, degradation {judged['degradation']}, frames: {judged['frames']})",
+        f"({convention_sentence(judged)})",
         "",
         f"agreement {gains[0]:+.3f} dB, truth elsewhere {gains[1]:+.3f} dB",
         f"student  {document['student']}",

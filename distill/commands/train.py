@@ -78,14 +78,12 @@ def _default_run(teacher: str | None, student: str) -> Path:
 
 def _contenders(results: dict[str, Any]) -> list[str]:
     """The table at the end of training."""
-    convention = next(iter(results.values()))["convention"]
+    from distill.metrics.scores import convention_sentence
+
+    judged = next(iter(results.values()))
     rows = [f"{'':<16}{'PSNR dB':>9}{'SSIM':>9}"]
     rows += [f"{name:<16}{r['average']['psnr']:>9.3f}{r['average']['ssim']:>9.4f}" for name, r in results.items()]
-    rows.append(
-        f"({convention['channel'].upper()} channel, crop {convention['crop']}, degradation "
-        f"{convention['degradation']}, {len(next(iter(results.values()))['clips'])} validation clips, "
-        f"frames: {convention['frames']})"
-    )
+    rows.append(f"({convention_sentence(judged['convention'], len(judged['clips']))})")
     return rows
 
 

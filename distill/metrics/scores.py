@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Evaluation", "Quality", "Score"]
+__all__ = ["Evaluation", "Quality", "Score", "convention_sentence"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class Evaluation:
     convention: dict[str, str | int]
 
     @property
+    def convention_sentence(self) -> str:
+        """What PSNR and SSIM depend on, for people: channel, border cropped, frames and degradation."""
+        return convention_sentence(self.convention)
+
+    @property
     def psnr(self) -> float:
         """Mean of the clips' PSNR in dB, every clip counting alike, as the field's tables have it."""
         return fmean(score.psnr for score in self.clips.values())
@@ -98,21 +103,30 @@ class Evaluation:
                 cells = [title, *("" if figure is None else format(figure, form) for figure in figures)]
                 columns.append([f"{cell:>{max(map(len, cells))}}" for cell in cells])
         lines = ["  ".join(line) for line in zip(*columns, strict=True)]
-        return "\n".join([*lines, *self._conventions()])
+        lines += [f"{name}: {self.convention[key]}" for key, name in _OWN_SENTENCES.items() if key in self.convention]
+        return "\n".join([*lines, self.convention_sentence])
 
-    def _conventions(self) -> list[str]:
-        convention = self.convention
-        titles = {"lpips": "LPIPS", "tof": "tOF", "warping": "warping"}
-        lines = [f"{title}: {convention[name]}" for name, title in titles.items() if name in convention]
-        channel = "Y (BT.601, rounded to 8 bit)" if convention["channel"] == "y" else "RGB (8 bit)"
-        crop = f"{convention['crop']} pixels cropped at every edge" if convention["crop"] else "no border cropped"
-        frames = "all frames" if convention["frames"] == "all" else f"the first {convention['frames']} frames at most"
-        if convention["time_scale"] == 2:
-            maker = "made by the network" if convention["between"] == "network" else "the means of their neighbours"
-            frames += f", every second one given and those between {maker}"
-        lines.append(f"{channel}, {crop}, {frames}, degradation {convention['degradation']} x{convention['scale']}")
-        return lines
 
+def convention_sentence(convention: Mapping[str, Any], clips: int | None = None) -> str:
+    """What PSNR and SSIM depend on, for people.
+
+    Args:
+        convention: as `Evaluation` and its JSON have it.
+        clips: how many there are, where the sentence should say so.
+    """
+    channel = "Y (BT.601, rounded to 8 bit)" if convention["channel"] == "y" else "RGB (8 bit)"
+    crop = f"{convention['crop']} pixels cropped at every edge" if convention["crop"] else "no border cropped"
+    counted = [] if clips is None else [f"{clips} clips"]
+    limit = convention["frames"]
+    frames = "all frames" if limit == "all" else f"the first {limit} frames at most"
+    if convention.get("time_scale") == 2:  # runs from before there was a choice have none
+        maker = "made by the network" if convention.get("between") == "network" else "the means of their neighbours"
+        frames += f", every second one given and those between {maker}"
+    degradation = f"degradation {convention['degradation']} x{convention['scale']}"
+    return ", ".join([channel, crop, *counted, frames, degradation])
+
+
+_OWN_SENTENCES = {"lpips": "LPIPS", "tof": "tOF", "warping": "warping"}
 
 # Title, path in the JSON, format.
 _COLUMNS = (

@@ -15,6 +15,7 @@ from distill.errors import ConfigError, DataError
 from distill.interfaces import ClipNetwork, Upsampled, VideoNetwork, WindowNetwork
 from distill.metrics.evaluate import PSNR_LIMIT, evaluate
 from distill.metrics.psnr_ssim import luma, psnr, ssim, to_8_bit
+from distill.metrics.scores import convention_sentence
 from distill.metrics.temporal import TemporalConsistency
 from students.fastdvdnet import FastDVDnet
 from tests.stand_ins.clips import MemoryClip, noise_clip
@@ -151,6 +152,16 @@ def test_table_ends_with_the_convention() -> None:
     lines = evaluate(None, [noise_clip("a-long-name", 2)], degradation="bd", channel="rgb", crop=4).table().splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["clip", "a-long-name", "average"]
     assert lines[-1] == "RGB (8 bit), 4 pixels cropped at every edge, all frames, degradation bd x4"
+
+
+def test_the_convention_of_an_evaluation_is_that_of_its_json() -> None:
+    result = evaluate(None, [noise_clip("noise", 2)], degradation="bi", frames=1)
+    assert result.convention_sentence == result.table().splitlines()[-1]
+    assert convention_sentence(result.to_json()["convention"]) == result.convention_sentence
+    counted = convention_sentence(
+        {"channel": "y", "crop": 0, "degradation": "bi", "scale": 4, "frames": "all"}, clips=3
+    )
+    assert counted == "Y (BT.601, rounded to 8 bit), no border cropped, 3 clips, all frames, degradation bi x4"
 
 
 def test_another_scale_is_refused_before_a_frame_is_read() -> None:
