@@ -55,6 +55,7 @@ class TrainingDiverged(CheckFailed):
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?' for the nearest known word, or nothing."""
-    nearest = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+    """' Did you mean ...?' for the nearest known word, of equally near ones the first, or nothing."""
+    scores = {word: difflib.SequenceMatcher(None, word, given).ratio() for word in known}
+    nearest = max(scores, key=scores.__getitem__, default=None)
+    return f" Did you mean {nearest!r}?" if nearest is not None and scores[nearest] >= 0.5 else ""
