@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
+import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,6 +88,7 @@ def over_seeds_and_clips(differences: NDArray[np.float64]) -> Interval | None:
     return _interval(mean, total / (seeds * clips), degrees)
 
 
+@lru_cache  # the same few degrees come with every metric
 def t_quantile(probability: float, degrees: float) -> float:
     """The t that a Student variable of so many degrees of freedom stays under with this probability.
 
@@ -95,44 +98,23 @@ def t_quantile(probability: float, degrees: float) -> float:
     """
     if probability < 0.5:
         return -t_quantile(1 - probability, degrees)
-    low, high = 0.0, 1.0
-    while t_cumulative(high, degrees) < probability:
-        high *= 2
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cumulative(middle, degrees) < probability else (low, middle)
-    return high
+    # Newton's method from the left, where the cumulative is concave: it never steps beyond the quantile.
+    logarithm = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
+    value, step = 0.0, math.inf
+    while step > 1e-12 * value:
+        density = math.exp(logarithm - (degrees + 1) / 2 * math.log1p(value * value / degrees))
+        step = (probability - t_cumulative(value, degrees)) / density
+        value += step
+    return value
 
 
 def t_cumulative(value: float, degrees: float) -> float:
     """The probability that a Student variable of so many degrees of freedom stays under a value."""
-    tail = 0.5 * _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + value * value))
+    below = degrees / (degrees + value * value)
+    tail = float(mpmath.betainc(degrees / 2, 0.5, 0, below, regularized=True)) / 2
     return 1 - tail if value > 0 else tail
 
 
 def _interval(mean: float, variance: float, degrees: float) -> Interval:
     reach = t_quantile((1 + _LEVEL) / 2, degrees) * math.sqrt(variance)
     return Interval(mean - reach, mean + reach, degrees)
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """I_x(a, b), regularised: the continued fraction DLMF 8.17.22, which is fast for x < (a + 1) / (a + b + 2)."""
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(logarithm) / a / _fraction(a, b, x)
-
-
-def _fraction(a: float, b: float, x: float) -> float:
-    """1 + d_1 / (1 + d_2 / (1 + ...)), from the inside out; so many terms that more change nothing."""
-    value = 1.0
-    for k in range(50 + 2 * int(math.sqrt(max(a, b))), 0, -1):
-        half = k // 2
-        if k % 2:
-            term = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
-        else:
-            term = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
-        value = 1 + term / value
-    return value
