@@ -87,10 +87,10 @@ def upscale(
     try:
         with ExitStack() as stack:
             footage = stack.enter_context(open_footage(source))
-            made = footage.quickened(network.time_scale)
+            output_footage = footage.quickened(network.time_scale)
             partial = stack.enter_context(_renamed_when_complete(target))
             folder = _is_folder(target)
-            writer = FolderWriter(partial) if folder else stack.enter_context(video_writer(partial, made))
+            writer = FolderWriter(partial) if folder else stack.enter_context(video_writer(partial, output_footage))
             stack.enter_context(torch.inference_mode())
             for pixels, stamp in _upscaled(network, footage, device):
                 writer.write(pixels, stamp)
@@ -105,7 +105,7 @@ def upscale(
         ) from error
     except (FFmpegError, OSError) as error:
         raise DataError(f"{target} cannot be written ({reason_of(error)}); make room or give another place.") from error
-    return UpscaleResult(count, size, made.rate, writer.audio, time.perf_counter() - started)
+    return UpscaleResult(count, size, output_footage.rate, writer.audio, time.perf_counter() - started)
 
 
 def _check_paths(source: Path, target: Path) -> None:
@@ -169,13 +169,13 @@ def _restored(network: VideoNetwork, footage: Footage, device: torch.device | st
 def _doubled(frames: Iterator[tuple[Frame, int]], footage: Footage) -> Iterator[tuple[Frame, int]]:
     """Frames, every other one given, with time stamps of half the unit: what is not given lies half-way."""
     step = max(1, round(1 / (footage.rate * footage.time_base)))
-    held: tuple[Frame, int] | None = None
+    waiting: tuple[Frame, int] | None = None
     for given, between in zip(frames, frames, strict=True):
         pixels, stamp = given
-        if held is not None:
-            step = stamp - held[1]
-            yield held[0], held[1] + stamp
+        if waiting is not None:
+            step = stamp - waiting[1]
+            yield waiting[0], waiting[1] + stamp
         yield pixels, 2 * stamp
-        held = between
-    if held is not None:
-        yield held[0], 2 * held[1] + step  # players show the last frame as long as the one before it
+        waiting = between
+    if waiting is not None:
+        yield waiting[0], 2 * waiting[1] + step  # players show the last frame as long as the one before it

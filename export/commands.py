@@ -115,9 +115,9 @@ def _write_ort(onnx: Path) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from export.plan.plan import parse_budget, plan
+    from export.plan.plan import parse_budget, plan_student
 
-    found = plan(options.student, options.size, parse_budget(options.budget), options.device)
+    found = plan_student(options.student, options.size, parse_budget(options.budget), options.device)
     show(options, found.document(), found.text())
     return DONE
 

@@ -98,10 +98,10 @@ class _Step(StreamStep):
         self.memories = (Memory("frames", 3, 3), *stages)
 
     def advance(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
-        frames, *held = memories
+        frames, *stages = memories
         known = [torch.cat((frames, frame), 1)]
         result = self.network.head(pad_to_multiple(frame, 4))
-        for place, memory in enumerate(held):
+        for place, memory in enumerate(stages):
             known.append(torch.cat((memory, result), 1))
             if place < 2:
                 result = self._fused(place, known[-1])

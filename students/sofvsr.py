@@ -222,8 +222,8 @@ class _ShuffleBlock(nn.Module):
                 conv.weight.data.mul_(0.3).add_(identity)
 
     def forward(self, features: Tensor) -> Tensor:
-        kept, changed = features.chunk(2, 1)
-        return torch.stack((kept, self.body(changed)), 2).flatten(1, 2)
+        unchanged, changed = features.chunk(2, 1)
+        return torch.stack((unchanged, self.body(changed)), 2).flatten(1, 2)
 
 
 def _conv(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:

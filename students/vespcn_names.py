@@ -31,9 +31,9 @@ def recognise_vespcn(state: State) -> Published | None:
     if not (motion or espcn or "C_flow.0.weight" in state):
         return None
     if not (motion and espcn):
-        held = "upsampling network" if espcn else "motion compensation"
+        present = "upsampling network" if espcn else "motion compensation"
         raise CheckpointError(
-            f"This file holds VESPCN's {held} alone; expected both parts, named motionCompensator.* and espcn.net.*."
+            f"This file holds VESPCN's {present} alone; expected both parts, named motionCompensator.* and espcn.net.*."
         )
     weights = {_renamed(name, _JUHEONYI): tensor for name, tensor in state.items()}
     # each convolution but the last has an activation after it, the last a pixel shuffle before it

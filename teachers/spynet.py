@@ -68,8 +68,8 @@ class _Level(nn.Module):
         super().__init__()
         widths = (8, 32, 64, 32, 16, 2)
         layers: list[nn.Module] = []
-        for seen, made in pairwise(widths):
-            conv = nn.Conv2d(seen, made, 7, padding=3)
+        for before, after in pairwise(widths):
+            conv = nn.Conv2d(before, after, 7, padding=3)
             nn.init.kaiming_normal_(conv.weight)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
             layers += [conv, nn.ReLU()]

@@ -73,8 +73,8 @@ class GraphLayer(nn.Module):
 
     def forward(self, nodes: Tensor, average: Tensor) -> Tensor:
         """(N, V, in_channels) and (V, V) or (N, V, V), from column to row -> (N, V, out_channels)."""
-        told: Tensor = average @ self.fc_neigh(nodes)
-        return told + self.bias
+        messages: Tensor = average @ self.fc_neigh(nodes)
+        return messages + self.bias
 
 
 def topology(count: int, like: Tensor) -> Tensor:

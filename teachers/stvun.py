@@ -308,10 +308,10 @@ class Decoder(nn.Module):
 class DenseBlock(nn.Module):
     """Two 3x3 convolutions, the second over the first's output and the input."""
 
-    def __init__(self, seen: int, made: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv0 = _conv(seen, seen, 3)
-        self.conv1 = _conv(2 * seen, made, 3)
+        self.conv0 = _conv(in_channels, in_channels, 3)
+        self.conv1 = _conv(2 * in_channels, out_channels, 3)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.conv1(torch.cat((self.conv0(features), features), 1))  # type: ignore[no-any-return]
@@ -322,8 +322,8 @@ def _blend(pair: Tensor, to_first: Tensor, to_second: Tensor) -> Tensor:
     return (warp(pair[:, 0], to_first, "border") + warp(pair[:, 1], to_second, "border")) / 2
 
 
-def _conv(seen: int, made: int, kernel: int) -> nn.Sequential:
-    conv = nn.Conv2d(seen, made, kernel, padding=kernel // 2)
+def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     nn.init.kaiming_normal_(conv.weight, a=0.1)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return nn.Sequential(conv, nn.LeakyReLU(0.1))

@@ -10,7 +10,7 @@ from distill.commands.options import DONE, add_command, show
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distill.comparison.paper_tables import Table
+    from distill.comparison.paper_tables import PaperTable
     from distill.training.config import Config
 
 __all__ = ["add_commands"]
@@ -75,7 +75,7 @@ def _compare(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _rows(options: argparse.Namespace, table: Table | None, flags: dict[str, Any]) -> dict[str, Config]:
+def _rows(options: argparse.Namespace, table: PaperTable | None, flags: dict[str, Any]) -> dict[str, Config]:
     from distill.comparison.paper_tables import table_rows
     from distill.comparison.running import methods_as_rows
     from distill.training.config import read_config

@@ -14,13 +14,13 @@ from distill.errors import ConfigError
 from distill.settings import read_file, read_yaml
 from distill.training.config import Config, read_config
 
-__all__ = ["Table", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
+__all__ = ["PaperTable", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
 
 _WEIGHTS = "distillation.weights."
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A comparison as a file.
 
     Attributes:
@@ -72,7 +72,7 @@ def find_table(name: str) -> Path:
     raise ConfigError(f"There is no table {name!r}; give a file or one of {', '.join(each.stem for each in shipped)}.")
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> PaperTable:
     """A table of configs/ablations or of the user's.
 
     Raises:
@@ -82,10 +82,12 @@ def read_table(path: Path) -> Table:
     recipe = content.recipe or {}
     if isinstance(recipe, str):
         recipe = read_yaml(path.parent / recipe)
-    return Table(path, content.title or path.stem, content.setting, recipe, content.rows, content.paper)
+    return PaperTable(path, content.title or path.stem, content.setting, recipe, content.rows, content.paper)
 
 
-def table_rows(table: Table, file: Path | None, settings: Iterable[str], flags: Mapping[str, Any]) -> dict[str, Config]:
+def table_rows(
+    table: PaperTable, file: Path | None, settings: Iterable[str], flags: Mapping[str, Any]
+) -> dict[str, Config]:
     """Each row's recipe: the table's, then the user's file, settings and flags, then what the row changes.
 
     Raises:
@@ -101,7 +103,7 @@ def table_rows(table: Table, file: Path | None, settings: Iterable[str], flags: 
     return rows
 
 
-def compared_with_paper(table: Table, folder: Path) -> dict[str, Any]:
+def compared_with_paper(table: PaperTable, folder: Path) -> dict[str, Any]:
     """Our PSNR for each row and clip, mean over the seeds, the paper's, and how each was made."""
     facts = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     recipe = read_yaml(folder / facts["folders"][next(iter(table.rows))] / "recipe.yaml")
@@ -121,7 +123,7 @@ def compared_with_paper(table: Table, folder: Path) -> dict[str, Any]:
     }
 
 
-def beside_paper(table: Table, folder: Path) -> str:
+def beside_paper(table: PaperTable, folder: Path) -> str:
     """`compared_with_paper` as lines for people."""
     compared = compared_with_paper(table, folder)
     columns = list(next(iter(compared["ours"]["rows"].values())))

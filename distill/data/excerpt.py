@@ -55,5 +55,5 @@ def parts(clip: Clip, share: float) -> tuple[Clip, Clip | None]:
         clip: the whole.
         share: more than 0, at most 1.
     """
-    kept = ceil(round(clip.length * share, 6))
-    return Excerpt(clip, 0, kept), Excerpt(clip, kept, clip.length) if kept < clip.length else None
+    length = ceil(round(clip.length * share, 6))
+    return Excerpt(clip, 0, length), Excerpt(clip, length, clip.length) if length < clip.length else None

@@ -20,11 +20,11 @@ from distill.layers import channels_last
 from distill.metrics.perceptual_distance import CONVENTION as PERCEPTUAL_CONVENTION
 from distill.metrics.perceptual_distance import LPIPS
 from distill.metrics.psnr_ssim import luma, psnr, ssim, to_8_bit
-from distill.metrics.scores import Evaluation, Quality, Score
+from distill.metrics.scores import Evaluation, FrameScores, Score
 from distill.metrics.temporal import CONVENTION as TEMPORAL_CONVENTION
 from distill.metrics.temporal import TemporalConsistency
 
-__all__ = ["PSNR_LIMIT", "ClipJudge", "Evaluation", "Quality", "Score", "evaluate"]
+__all__ = ["PSNR_LIMIT", "ClipJudge", "Evaluation", "FrameScores", "Score", "evaluate"]
 
 PSNR_LIMIT = 100.0
 """A frame's PSNR counts as so many dB at most: that of equal pictures is infinite, of no use in a mean or in JSON."""
@@ -79,17 +79,17 @@ def evaluate(
         DataError: there are no clips or no frames, names repeat, frames are too small, or the degradation is unknown.
     """
     rate = time_scale if time_scale is not None else 1 if network is None else network.time_scale
-    asked = _Asked(degradation, scale, channel, crop, torch.device(device), frames, rate, temporal, lpips)
-    _check(network, clips, asked)
+    settings = _Settings(degradation, scale, channel, crop, torch.device(device), frames, rate, temporal, lpips)
+    _check(network, clips, settings)
     if network is not None:
-        channels_last(network.to(asked.device))  # outside of inference mode, whose tensors cannot be trained
+        channels_last(network.to(settings.device))  # outside of inference mode, whose tensors cannot be trained
     with _evaluating(network), torch.inference_mode():
-        scores = _scores(network, clips, asked, progress or (lambda _: None))
-    return Evaluation(scores, asked.convention(network))
+        scores = _scores(network, clips, settings, progress or (lambda _: None))
+    return Evaluation(scores, settings.convention(network))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Settings:
     degradation: str
     scale: int
     channel: Literal["y", "rgb"]
@@ -111,19 +111,19 @@ class _Asked:
         }
         facts |= {"frames": "all" if self.frames is None else self.frames, "time_scale": self.time_scale}
         if self.time_scale > 1:
-            made = 1 if network is None else network.time_scale
-            facts["between"] = "network" if made >= self.time_scale else "mean of neighbours"
+            own_rate = 1 if network is None else network.time_scale
+            facts["between"] = "network" if own_rate >= self.time_scale else "mean of neighbours"
         return facts | (PERCEPTUAL_CONVENTION if self.lpips else {}) | (TEMPORAL_CONVENTION if self.temporal else {})
 
 
-def _check(network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked) -> None:
-    if network is not None and network.scale != asked.scale:
+def _check(network: VideoNetwork | None, clips: Sequence[Clip], settings: _Settings) -> None:
+    if network is not None and network.scale != settings.scale:
         raise ConfigError(
-            f"The network upscales by {network.scale} but an evaluation at scale {asked.scale} was asked for; "
+            f"The network upscales by {network.scale} but an evaluation at scale {settings.scale} was asked for; "
             f"ask for scale {network.scale}."
         )
-    if asked.time_scale not in (1, 2):
-        raise ConfigError(f"An evaluation at time_scale {asked.time_scale} was asked for; ask for 1 or 2.")
+    if settings.time_scale not in (1, 2):
+        raise ConfigError(f"An evaluation at time_scale {settings.time_scale} was asked for; ask for 1 or 2.")
     if not clips:
         raise DataError("There are no clips to evaluate; give at least one.")
     names = [clip.name for clip in clips]
@@ -132,14 +132,14 @@ def _check(network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked) -
 
 
 def _scores(
-    network: VideoNetwork | None, clips: Sequence[Clip], asked: _Asked, progress: Callable[[int], None]
+    network: VideoNetwork | None, clips: Sequence[Clip], settings: _Settings, progress: Callable[[int], None]
 ) -> dict[str, Score]:
-    perceptual = LPIPS.published().to(asked.exact) if asked.lpips else None
+    perceptual = LPIPS.published().to(settings.exact) if settings.lpips else None
     scores: dict[str, Score] = {}
     for clip in clips:
-        source, judge = _Source(clip, asked), _judge(asked, perceptual)
+        source, judge = _Source(clip, settings), _judge(settings, perceptual)
         for restored in _restored(network, source):
-            judge.add(to_8_bit(restored).to(asked.exact), source.waiting.popleft())
+            judge.add(to_8_bit(restored).to(settings.exact), source.waiting.popleft())
             progress(1)
         if missing := len(source.waiting):
             raise ValueError(f"{type(network).__name__}.stream restored {missing} frames fewer than it was given")
@@ -150,25 +150,25 @@ def _scores(
 class _Source:
     """The low-resolution frames that are given; the true frames to measure with wait in `waiting`, (3, H, W) uint8."""
 
-    def __init__(self, clip: Clip, asked: _Asked) -> None:
-        self.clip, self.asked = clip, asked
+    def __init__(self, clip: Clip, settings: _Settings) -> None:
+        self.clip, self.settings = clip, settings
         self.waiting: deque[Tensor] = deque()
 
     def __iter__(self) -> Iterator[Tensor]:
-        asked = self.asked
+        settings = self.settings
         skipped: list[Tensor] = []  # true frames since the last given one: measured if another given one follows
-        for place, frame in enumerate(self.clip.frames(0, asked.frames)):
-            height, width = (side - side % asked.scale for side in frame.shape[:2])
+        for place, frame in enumerate(self.clip.frames(0, settings.frames)):
+            height, width = (side - side % settings.scale for side in frame.shape[:2])
             if not height or not width:
                 raise DataError(
                     f"The frames of {self.clip.name} are {frame.shape[1]}x{frame.shape[0]}, too small to shrink by "
-                    f"{asked.scale}; give larger ones."
+                    f"{settings.scale}; give larger ones."
                 )
-            truth = torch.from_numpy(frame[:height, :width]).to(asked.exact).permute(2, 0, 1)
-            if place % asked.time_scale:
+            truth = torch.from_numpy(frame[:height, :width]).to(settings.exact).permute(2, 0, 1)
+            if place % settings.time_scale:
                 skipped.append(truth)
                 continue
-            low = degrade(truth.float() / 255, asked.degradation, asked.scale)
+            low = degrade(truth.float() / 255, settings.degradation, settings.scale)
             self.waiting.extend([*skipped, truth])
             skipped.clear()
             yield low
@@ -176,15 +176,15 @@ class _Source:
 
 def _restored(network: VideoNetwork | None, source: _Source) -> Iterator[Tensor]:
     """As many frames as the source makes wait, (3, H, W), nominally in [0, 1]."""
-    asked = source.asked
+    settings = source.settings
     frames: Iterator[Tensor]
     if network is None:
-        frames, made = (bicubic_upsample(low, asked.scale) for low in source), 1
+        frames, own_rate = (bicubic_upsample(low, settings.scale) for low in source), 1
     else:
-        frames, made = network.stream(low.to(asked.device) for low in source), network.time_scale
-    if made < asked.time_scale:
+        frames, own_rate = network.stream(low.to(settings.device) for low in source), network.time_scale
+    if own_rate < settings.time_scale:
         return _with_means(frames)
-    return islice(frames, 0, None, made // asked.time_scale)
+    return islice(frames, 0, None, own_rate // settings.time_scale)
 
 
 def _with_means(frames: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -203,9 +203,13 @@ class _Frame(NamedTuple):
     lpips: float | None
 
 
-def _judge(asked: _Asked, perceptual: LPIPS | None) -> ClipJudge:
+def _judge(settings: _Settings, perceptual: LPIPS | None) -> ClipJudge:
     return ClipJudge(
-        asked.channel, asked.crop, time_scale=asked.time_scale, temporal=asked.temporal, perceptual=perceptual
+        settings.channel,
+        settings.crop,
+        time_scale=settings.time_scale,
+        temporal=settings.temporal,
+        perceptual=perceptual,
     )
 
 
@@ -255,17 +259,17 @@ class ClipJudge:
         steadiness = None if self.temporal is None else self.temporal.result()
         tof, warping, truth_warping = steadiness or (None, None, None)
         return Score(
-            *_quality(self.frames),
+            *_means(self.frames),
             tof=tof,
             warping=warping,
             truth_warping=truth_warping,
-            given=Quality(*_quality(self.frames[::time_scale])) if time_scale > 1 else None,
-            between=Quality(*_quality(between)) if between else None,
+            given=FrameScores(*_means(self.frames[::time_scale])) if time_scale > 1 else None,
+            between=FrameScores(*_means(between)) if between else None,
         )
 
 
-def _quality(frames: Sequence[_Frame]) -> tuple[float, float, int, float | None]:
-    """What `Quality` is made of."""
+def _means(frames: Sequence[_Frame]) -> tuple[float, float, int, float | None]:
+    """What `FrameScores` is made of."""
     distances = [frame.lpips for frame in frames if frame.lpips is not None]
     return (
         fmean(frame.psnr for frame in frames),

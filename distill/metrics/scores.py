@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Evaluation", "Quality", "Score", "convention_sentence"]
+__all__ = ["Evaluation", "FrameScores", "Score", "convention_sentence"]
 
 
 @dataclass(frozen=True)
-class Quality:
+class FrameScores:
     """The quality of some frames, each figure the mean over them.
 
     Attributes:
@@ -32,7 +32,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Score(Quality):
+class Score(FrameScores):
     """The quality of one clip.
 
     Attributes:
@@ -46,8 +46,8 @@ class Score(Quality):
     tof: float | None = None
     warping: float | None = None
     truth_warping: float | None = None
-    given: Quality | None = None
-    between: Quality | None = None
+    given: FrameScores | None = None
+    between: FrameScores | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, by name."""

@@ -57,18 +57,18 @@ class BadlyRun:
     count: int
 
 
-def estimate(asked: Workload, device: Device, precision: str) -> Estimate:
+def estimate(workload: Workload, device: Device, precision: str) -> Estimate:
     """Of one run of a graph.
 
     Args:
-        asked: the graph at one size.
+        workload: the graph at one size.
         device: that would run it.
         precision: of all operators; one of `device.compute`.
     """
     model = _Roofline(device, precision)
     compute = memory = overhead = 0.0
     kinds: dict[str, list[float]] = {}  # count, multiply-accumulates, seconds
-    for operation in asked.operations:
+    for operation in workload.operations:
         if operation.free:
             continue
         computing, moving = model.computing(operation), model.moving(operation)
@@ -92,19 +92,19 @@ def estimate(asked: Workload, device: Device, precision: str) -> Estimate:
     )
 
 
-def badly_run(asked: Workload, device: Device) -> tuple[BadlyRun, ...]:
+def badly_run(workload: Workload, device: Device) -> tuple[BadlyRun, ...]:
     """The operators of a graph that the device's table warns of, in the order of the table."""
     found = []
     for operator in device.operators:
-        count = sum(operator.kind in operation.kinds for operation in asked.operations if not operation.free)
+        count = sum(operator.kind in operation.kinds for operation in workload.operations if not operation.free)
         if count:
             found.append(BadlyRun(operator, count))
     return tuple(found)
 
 
-def peak_megabytes(asked: Workload, precision: str) -> float:
+def peak_megabytes(workload: Workload, precision: str) -> float:
     """Activations alive at once, and all weights, in MB (1e6 bytes)."""
-    return (asked.peak_elements + asked.weights) * BYTES[precision] / 1e6
+    return (workload.peak_elements + workload.weights) * BYTES[precision] / 1e6
 
 
 class _Roofline:

@@ -16,13 +16,13 @@ from export.plan.device import BYTES, BadOperator, Device, read_device
 from export.plan.estimate import METHOD, BadlyRun, Estimate, badly_run, estimate, peak_megabytes
 from export.plan.variants import Variant, variants
 
-__all__ = ["Plan", "Row", "Widest", "parse_budget", "plan"]
+__all__ = ["Candidate", "StudentPlan", "Widest", "parse_budget", "plan_student"]
 
 _MODES: Mapping[str, Callable[..., Graph]] = {"windowed": windowed_graph, "streaming": streaming_graph}
 
 
 @dataclass(frozen=True)
-class Row:
+class Candidate:
     """The student in one mode and one precision.
 
     Attributes:
@@ -33,7 +33,7 @@ class Row:
         weights_mb: all weights, MB (1e6 bytes).
         memory_mb: weights and the activations alive at once.
         estimate: of the time.
-        verdict: whether it is within the budget, see `Plan`.
+        verdict: whether it is within the budget, see `StudentPlan`.
     """
 
     mode: str
@@ -50,8 +50,8 @@ class Widest:
     """The widest variant whose estimate is within the budget; where none is, the narrowest, and `fits` is false.
 
     Attributes:
-        mode: as in `Row`.
-        precision: as in `Row`.
+        mode: as in `Candidate`.
+        precision: as in `Candidate`.
         fits: whether there is one.
         variant: the widths.
         setting: of `distill train` or `distill pretrain`, what follows `--set`.
@@ -71,8 +71,8 @@ class Widest:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `plan` found. Nothing in it was measured.
+class StudentPlan:
+    """What `plan_student` found. Nothing in it was measured.
 
     A verdict is "yes" where the whole interval is within the budget, "likely" where the estimate is, "unlikely" where
     only the interval's low end is, and "no". What an operator takes that leaves the unit is not in the table: then
@@ -82,9 +82,9 @@ class Plan:
         student: as given.
         name: of the network, as the registry knows it.
         size: (height, width) of the low-resolution frames.
-        budget_ms: for one run, see `Row`.
+        budget_ms: for one run, see `Candidate`.
         device: the table.
-        rows: a mode and a precision each.
+        candidates: a mode and a precision each.
         badly: the operators that the device runs badly, by mode.
         widest: a mode and a precision each; empty where it is not known how the student's widths scale.
     """
@@ -94,7 +94,7 @@ class Plan:
     size: tuple[int, int]
     budget_ms: float
     device: Device
-    rows: tuple[Row, ...]
+    candidates: tuple[Candidate, ...]
     badly: Mapping[str, tuple[BadlyRun, ...]]
     widest: tuple[Widest, ...]
 
@@ -116,7 +116,7 @@ class Plan:
             "complete": self.complete,
             "method": METHOD,
             "device": asdict(self.device),
-            "estimates": [asdict(row) for row in self.rows],
+            "estimates": [asdict(candidate) for candidate in self.candidates],
             "runs_badly": {mode: [asdict(each) for each in found] for mode, found in self.badly.items()},
             "widest": [asdict(each) for each in self.widest],
         }
@@ -142,7 +142,7 @@ class Plan:
             f"{'mode':<10} {'precision':<9} {'GMACs':>8} {'weights MB':>10} {'memory MB':>9} {'estimate ms':>12} "
             f"{'from - to':>15}  {'in budget':<9}  spent on"
         ]
-        for row in self.rows:
+        for row in self.candidates:
             time = row.estimate
             parts = (("computing", time.compute), ("memory", time.memory), ("launches", time.overhead))
             spent = ", ".join(f"{name} {part / time.ms:.0%}" for name, part in parts)
@@ -152,7 +152,7 @@ class Plan:
             )
         limit = self.device.memory
         if limit is not None:
-            worst = max(row.memory_mb for row in self.rows)
+            worst = max(candidate.memory_mb for candidate in self.candidates)
             lines.append(f"memory: {worst:.1f} MB at most, of {limit.value:g} MB that the device has for it")
         return lines
 
@@ -163,11 +163,11 @@ class Plan:
         if not any(self.badly.values()):
             return ["operators: none that this device's table warns of"]
         lines = ["operators that this device runs badly:"]
-        told: dict[BadOperator, list[str]] = {}
+        counted: dict[BadOperator, list[str]] = {}
         for mode, found in self.badly.items():
             for each in found:
-                told.setdefault(each.operator, []).append(f"{each.count} {mode}")
-        for operator, counts in told.items():
+                counted.setdefault(each.operator, []).append(f"{each.count} {mode}")
+        for operator, counts in counted.items():
             effect = "leaves the unit" if operator.effect == "leaves" else "is slow"
             lines.append(f"  {operator.kind} ({', '.join(counts)}) {effect}: {operator.why}")
             lines.append(f"    {_origin(operator.measured, operator.date)}: {operator.source}")
@@ -203,7 +203,7 @@ class Plan:
         return [*lines, f"  interval {spread.low:g} to {spread.high:g} times the estimate: {origin}{spread.source}"]
 
 
-def plan(student: str, size: tuple[int, int], budget_ms: float, device: str | Path) -> Plan:
+def plan_student(student: str, size: tuple[int, int], budget_ms: float, device: str | Path) -> StudentPlan:
     """Estimate a student, windowed and streaming, and find the widest variant of it that a budget allows.
 
     Nothing is run or trained, and weights do not matter. Networks are traced on tensors without content.
@@ -211,7 +211,7 @@ def plan(student: str, size: tuple[int, int], budget_ms: float, device: str | Pa
     Args:
         student: the name of a network, a file of weights or a run folder.
         size: (height, width) of the low-resolution frames.
-        budget_ms: milliseconds for one run, see `Row`.
+        budget_ms: milliseconds for one run, see `Candidate`.
         device: the name of a table that ships, or a file; see docs/planning.md.
 
     Raises:
@@ -228,17 +228,17 @@ def plan(student: str, size: tuple[int, int], budget_ms: float, device: str | Pa
     network = named(student)
     family = _Family(network, size)
     itself = next(index for index, each in enumerate(family.variants) if each.factor == 1)
-    rows, badly, widest = [], {}, []
+    candidates, badly, widest = [], {}, []
     for mode in family.modes:
-        asked = family.asked(itself, mode)
-        badly[mode] = badly_run(asked, table)
+        work = family.workload_of(itself, mode)
+        badly[mode] = badly_run(work, table)
         leaving = any(each.operator.effect == "leaves" for each in badly[mode])
         for precision in table.compute:
-            row = _row(asked, mode, precision, table, budget_ms)
-            rows.append(replace(row, verdict="unknown") if leaving and row.verdict != "no" else row)
+            found = _candidate(work, mode, precision, table, budget_ms)
+            candidates.append(replace(found, verdict="unknown") if leaving and found.verdict != "no" else found)
             if len(family.variants) > 1:
                 widest.append(_widest(family, mode, precision, table, budget_ms))
-    return Plan(student, network.entry.name, size, budget_ms, table, tuple(rows), badly, tuple(widest))
+    return StudentPlan(student, network.entry.name, size, budget_ms, table, tuple(candidates), badly, tuple(widest))
 
 
 def parse_budget(text: str) -> float:
@@ -261,25 +261,26 @@ class _Family:
         self.student, self.size = student, size
         self.variants = variants(student)
         self.modes = list(_MODES) if student.build().step().memories else ["windowed"]
-        self._asked: dict[tuple[int, str], Workload] = {}
+        self._workloads: dict[tuple[int, str], Workload] = {}
 
-    def asked(self, index: int, mode: str) -> Workload:
-        """What variant number `index` asks for."""
-        if (index, mode) not in self._asked:
+    def workload_of(self, index: int, mode: str) -> Workload:
+        """The workload of variant number `index`."""
+        if (index, mode) not in self._workloads:
             network = self.student.build(**self.variants[index].options)
             try:
                 program = traced(_MODES[mode](network, self.size))
             except Exception as error:  # whatever torch.export raises
                 cause = str(error).strip().splitlines()[0]
                 raise CheckFailed(f"{self.student.entry.name} cannot be traced: {cause}") from error
-            self._asked[index, mode] = workload(program)
-        return self._asked[index, mode]
+            self._workloads[index, mode] = workload(program)
+        return self._workloads[index, mode]
 
 
-def _row(asked: Workload, mode: str, precision: str, device: Device, budget_ms: float) -> Row:
-    time = estimate(asked, device, precision)
-    weights = asked.weights * BYTES[precision] / 1e6
-    return Row(mode, precision, asked.macs, weights, peak_megabytes(asked, precision), time, _verdict(time, budget_ms))
+def _candidate(work: Workload, mode: str, precision: str, device: Device, budget_ms: float) -> Candidate:
+    time = estimate(work, device, precision)
+    weights = work.weights * BYTES[precision] / 1e6
+    memory, verdict = peak_megabytes(work, precision), _verdict(time, budget_ms)
+    return Candidate(mode, precision, work.macs, weights, memory, time, verdict)
 
 
 def _widest(family: _Family, mode: str, precision: str, device: Device, budget_ms: float) -> Widest:
@@ -287,15 +288,15 @@ def _widest(family: _Family, mode: str, precision: str, device: Device, budget_m
     low, high = 0, len(family.variants)  # those below `low` fit, from `high` on none does
     while low < high:
         middle = (low + high) // 2
-        if estimate(family.asked(middle, mode), device, precision).ms <= budget_ms:
+        if estimate(family.workload_of(middle, mode), device, precision).ms <= budget_ms:
             low = middle + 1
         else:
             high = middle
     index = max(low - 1, 0)
-    variant, asked = family.variants[index], family.asked(index, mode)
-    time = estimate(asked, device, precision)
+    variant, work = family.variants[index], family.workload_of(index, mode)
+    time = estimate(work, device, precision)
     last = index == len(family.variants) - 1
-    return Widest(mode, precision, low > 0, variant, variant.setting(), asked.macs, time, last)
+    return Widest(mode, precision, low > 0, variant, variant.setting(), work.macs, time, last)
 
 
 def _verdict(time: Estimate, budget_ms: float) -> str:

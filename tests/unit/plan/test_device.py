@@ -7,7 +7,7 @@ import pytest
 from distill.errors import ConfigError
 from export.plan.device import known_devices, read_device
 from export.plan.host import measure_host
-from export.plan.plan import plan
+from export.plan.plan import plan_student
 from tests.places import ROOT
 
 TABLE = """
@@ -46,7 +46,7 @@ def test_a_table_of_ones_own_is_read(tmp_path):
     assert (table.name, table.compute["fp32"].value, table.bandwidth.measured) == ("toy", 1, True)
     assert table.compute["fp32"].date == table.bandwidth.date == "2026-01-31"
     assert table.launch is None
-    found = plan("vespcn-mobile", (8, 12), 16, str(path))
+    found = plan_student("vespcn-mobile", (8, 12), 16, str(path))
     assert found.device == table
     assert "0.5 to 2 times the estimate: assumed" in found.text()
 

@@ -18,7 +18,7 @@ from export.graphs.graph import streaming_graph, traced, windowed_graph
 from export.graphs.workload import KINDS, MANY_AXES, workload
 from export.plan.device import Device, Figure, Spread, read_device
 from export.plan.estimate import Estimate, badly_run, estimate, peak_megabytes
-from export.plan.plan import _Family, _verdict, _widest, parse_budget, plan
+from export.plan.plan import _Family, _verdict, _widest, parse_budget, plan_student
 from export.plan.variants import variants
 
 SIZE = (24, 40)
@@ -195,8 +195,8 @@ def test_operators_that_run_badly_are_found_and_counted():
 
 
 def test_a_plan_tells_both_modes_and_says_that_nothing_was_measured():
-    found = plan("fastdvdnet-mobile", SIZE, 16, "snapdragon-8-gen3")
-    assert [(row.mode, row.precision) for row in found.rows] == [
+    found = plan_student("fastdvdnet-mobile", SIZE, 16, "snapdragon-8-gen3")
+    assert [(row.mode, row.precision) for row in found.candidates] == [
         ("windowed", "fp16"),
         ("windowed", "int8"),
         ("streaming", "fp16"),
@@ -204,7 +204,7 @@ def test_a_plan_tells_both_modes_and_says_that_nothing_was_measured():
     ]
     document = json.loads(json.dumps(found.document()))
     assert (document["measured"], document["complete"], document["device"]["measured"]) == (False, True, False)
-    assert document["estimates"][0]["estimate"]["ms"] == found.rows[0].estimate.ms
+    assert document["estimates"][0]["estimate"]["ms"] == found.candidates[0].estimate.ms
     text = found.text()
     assert "frames of 40x24" in text
     assert "ESTIMATES" in text
@@ -214,14 +214,14 @@ def test_a_plan_tells_both_modes_and_says_that_nothing_was_measured():
 
 
 def test_what_leaves_the_unit_makes_estimates_lower_bounds():
-    found = plan(f"{__name__}:Sampling", SIZE, 1000, "iphone-15-pro")
+    found = plan_student(f"{__name__}:Sampling", SIZE, 1000, "iphone-15-pro")
     assert not found.complete
-    assert {row.verdict for row in found.rows} == {"unknown"}
+    assert {row.verdict for row in found.candidates} == {"unknown"}
     assert found.widest == ()
     text = found.text()
     assert "leaves the unit: Core ML runs it on the CPU" in text
     assert "lower bounds" in text
-    assert plan(f"{__name__}:Sampling", SIZE, 1e-9, "iphone-15-pro").rows[0].verdict == "no"
+    assert plan_student(f"{__name__}:Sampling", SIZE, 1e-9, "iphone-15-pro").candidates[0].verdict == "no"
 
 
 def test_verdicts_follow_the_interval():
@@ -251,11 +251,11 @@ def test_a_file_of_weights_keeps_its_keywords(tmp_path):
     keywords = {"hidden_convs": 1, "channels": 32, "colour": "rgb"}
     path = tmp_path / "student.safetensors"
     checkpoint.save(path, registry.find("vdsr").build(**keywords), checkpoint.Described("vdsr", keywords))
-    found = plan(str(path), (8, 8), 1000, "host")
+    found = plan_student(str(path), (8, 8), 1000, "host")
     assert found.name == "vdsr"
-    assert found.rows[0].macs == plan_of_same(keywords)
+    assert found.candidates[0].macs == plan_of_same(keywords)
     assert found.widest[0].variant.options == {"hidden_convs": 1, "channels": 128, "colour": "rgb"}
-    assert {row.mode for row in found.rows} == {"windowed"}  # it sees single frames
+    assert {row.mode for row in found.candidates} == {"windowed"}  # it sees single frames
     setting = f"--set '{found.widest[0].setting}'"
     assert f"windowed fp32: {setting}, " in found.text()
     nothing = replace(found, widest=(replace(found.widest[0], fits=False),))
@@ -312,4 +312,4 @@ class Refusing(WindowNetwork):
 )
 def test_wrong_input_is_answered_with_one_sentence(student, size, budget, error, complaint):
     with pytest.raises(error, match=complaint):
-        plan(student, size, budget, "host")
+        plan_student(student, size, budget, "host")
