@@ -7,7 +7,6 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill import __version__
 from distill.errors import ConfigError, InputError
 from distill.interfaces import SlidingNetwork
 from export.graphs.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
@@ -97,7 +97,7 @@ class Order:
             "colour_range": "RGB 0..1",
             "layout": "N C H W",
             "precision": self.precision,
-            "distill_vsr_version": version("distill-vsr"),
+            "distill_vsr_version": __version__,
             "torch_version": str(torch.__version__),
         }
         if self.sizes:
