@@ -87,16 +87,15 @@ class _ProjectionUnit(nn.Module):
         back: type[ConvBlock] | type[DeconvBlock],
         channels: int,
         scale: int,
-        activation: Activation,
         stages: int,
     ) -> None:
         super().__init__()
         if stages > 1:
-            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0, activation)
+            self.conv = ConvBlock(channels * stages, channels, 1, 1, 0)
         self.stages = stages
         self.steps = [f"{name}_conv{index}" for index in (1, 2, 3)]
         for step, block in zip(self.steps, (there, back, there), strict=True):
-            self.add_module(step, block(channels, channels, *KERNEL_STRIDE_PADDING[scale], activation))
+            self.add_module(step, block(channels, channels, *KERNEL_STRIDE_PADDING[scale]))
 
     def forward(self, features: Tensor) -> Tensor:
         if self.stages > 1:
@@ -113,19 +112,18 @@ class UpUnit(_ProjectionUnit):
     Args:
         channels: C.
         scale: 2, 4 or 8.
-        activation: after each convolution.
         stages: where above 1, a 1x1 convolution first brings stages * C channels to C.
     """
 
-    def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
-        super().__init__("up", DeconvBlock, ConvBlock, channels, scale, activation, stages)
+    def __init__(self, channels: int, scale: int = 4, stages: int = 1) -> None:
+        super().__init__("up", DeconvBlock, ConvBlock, channels, scale, stages)
 
 
 class DownUnit(_ProjectionUnit):
     """Down-projection: (N, C, scale*h, scale*w) -> (N, C, h, w); otherwise as `UpUnit`."""
 
-    def __init__(self, channels: int, scale: int = 4, activation: Activation = "prelu", stages: int = 1) -> None:
-        super().__init__("down", ConvBlock, DeconvBlock, channels, scale, activation, stages)
+    def __init__(self, channels: int, scale: int = 4, stages: int = 1) -> None:
+        super().__init__("down", ConvBlock, DeconvBlock, channels, scale, stages)
 
 
 def activation_layer(activation: Activation | None) -> nn.Module:

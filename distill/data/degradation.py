@@ -30,7 +30,6 @@ class _Convention(NamedTuple):
     taps: Callable[[int], _Taps]
     half_sample_edges: bool  # True: ...b a | a b...; False: ...c b | a b c...
     rounded: bool  # to 8 bit levels, as a stored low-resolution image would be
-    meaning: str
 
 
 def _bicubic_weight(distance: float) -> float:
@@ -64,21 +63,12 @@ def _normalised(first: int, weights: list[float]) -> _Taps:
 
 
 DEGRADATIONS: dict[str, _Convention] = {
-    "bi": _Convention(
-        _shrinking_bicubic, True, True, "antialiased bicubic (MATLAB's imresize), rounded to 8 bit: the paper's table"
-    ),
-    "bd": _Convention(
-        lambda scale: _gaussian(scale, 0.0),
-        False,
-        False,
-        "Gaussian blur (sigma 1.6 at scale 4), then pixels 0, 4, 8, ...: DUF, RSDN, the paper's training",
-    ),
-    "bd-centred": _Convention(
-        lambda scale: _gaussian(scale, (scale - 1) / 2),
-        True,
-        True,
-        "Gaussian blur seen at the centre of each 4x4 block, rounded to 8 bit: BasicVSR's BDx4",
-    ),
+    # Antialiased bicubic (MATLAB's imresize), rounded to 8 bit: the paper's table.
+    "bi": _Convention(_shrinking_bicubic, half_sample_edges=True, rounded=True),
+    # Gaussian blur (sigma 1.6 at scale 4), then pixels 0, 4, 8, ...: DUF, RSDN, the paper's training.
+    "bd": _Convention(lambda scale: _gaussian(scale, 0.0), half_sample_edges=False, rounded=False),
+    # Gaussian blur seen at the centre of each 4x4 block, rounded to 8 bit: BasicVSR's BDx4.
+    "bd-centred": _Convention(lambda scale: _gaussian(scale, (scale - 1) / 2), half_sample_edges=True, rounded=True),
 }
 """What `degrade` knows, by name."""
 

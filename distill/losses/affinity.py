@@ -13,7 +13,7 @@ __all__ = ["Affinity", "affinity_distance", "affinity_matrix"]
 _GRID = 8  # cells a side: 64 x 64 numbers a frame, where all pixels of a 256x256 crop would need 4 billion
 
 
-def affinity_matrix(features: Tensor, grid: int = _GRID) -> Tensor:
+def affinity_matrix(features: Tensor) -> Tensor:
     """A = F^T F of pooled features whose every position has length 1: cosines between positions.
 
     FAKD (He et al., ICIP 2020) takes every pixel as a position, H*W squared numbers. Here features are first averaged
@@ -21,13 +21,12 @@ def affinity_matrix(features: Tensor, grid: int = _GRID) -> Tensor:
 
     Args:
         features: (B, N, C, H, W).
-        grid: cells a side.
 
     Returns:
-        (B, N, P, P) in [-1, 1], P = min(grid, H) * min(grid, W).
+        (B, N, P, P) in [-1, 1], P = min(8, H) * min(8, W).
     """
     height, width = features.shape[-2:]
-    cells = min(grid, height), min(grid, width)
+    cells = min(_GRID, height), min(_GRID, width)
     pooled = functional.adaptive_avg_pool2d(features.flatten(0, 1), cells).flatten(-2)
     units = functional.normalize(pooled, dim=1)
     matrix: Tensor = (units.mT @ units).unflatten(0, features.shape[:2])

@@ -8,19 +8,20 @@ from distill.losses.term import Seen, Term
 
 __all__ = ["Output", "charbonnier"]
 
+_EPSILON = 1e-6  # where the square root turns into |d|
 
-def charbonnier(restored: Tensor, truth: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """Mean over pixels of sqrt(d^2 + epsilon^2), STD Eq. 8 read pixel by pixel, as EDVR's training does.
+
+def charbonnier(restored: Tensor, truth: Tensor) -> Tensor:
+    """Mean over pixels of sqrt(d^2 + 1e-6^2), STD Eq. 8 read pixel by pixel, as EDVR's training does.
 
     Args:
         restored: pictures of any shape, [0, 1].
         truth: of the same shape.
-        epsilon: where the square root turns into |d|.
 
     Returns:
         A scalar.
     """
-    return ((restored - truth).square() + epsilon**2).sqrt().mean()
+    return ((restored - truth).square() + _EPSILON**2).sqrt().mean()
 
 
 class Output(Term):
