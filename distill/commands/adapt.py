@@ -84,8 +84,10 @@ def _own(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def _table(rows: dict[str, dict[str, Any]], columns: dict[str, tuple[str, str]]) -> list[str]:
-    lines = [f"{'':<16}" + "".join(f"{title:>9}" for title in columns)]
-    for name, row in rows.items():
-        cells = (format(row[key], form) if key in row else "" for key, form in columns.values())
-        lines.append(f"{name:<16}" + "".join(f"{cell:>9}" for cell in cells))
-    return lines
+    from distill.text_tables import aligned
+
+    cells = [
+        [name, *(format(row[key], form) if key in row else "" for key, form in columns.values())]
+        for name, row in rows.items()
+    ]
+    return aligned([["", *columns], *cells])

@@ -79,12 +79,13 @@ def _default_run(teacher: str | None, student: str) -> Path:
 def _contenders(results: dict[str, Any]) -> list[str]:
     """The table at the end of training."""
     from distill.metrics.scores import convention_sentence
+    from distill.text_tables import aligned
 
     judged = next(iter(results.values()))
-    rows = [f"{'':<16}{'PSNR dB':>9}{'SSIM':>9}"]
-    rows += [f"{name:<16}{r['average']['psnr']:>9.3f}{r['average']['ssim']:>9.4f}" for name, r in results.items()]
-    rows.append(f"({convention_sentence(judged['convention'], len(judged['clips']))})")
-    return rows
+    averages = {name: result["average"] for name, result in results.items()}
+    rows = [(name, f"{each['psnr']:.3f}", f"{each['ssim']:.4f}") for name, each in averages.items()]
+    table = aligned([("", "PSNR dB", "SSIM"), *rows])
+    return [*table, f"({convention_sentence(judged['convention'], len(judged['clips']))})"]
 
 
 def _next_commands(run: Path) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from distill.comparison.running import with_own_settings
 from distill.errors import ConfigError
 from distill.settings import read_file, read_yaml
+from distill.text_tables import aligned
 from distill.training.config import Config, read_config
 
 __all__ = ["PaperTable", "beside_paper", "compared_with_paper", "find_table", "read_table", "table_rows"]
@@ -127,15 +128,14 @@ def beside_paper(table: PaperTable, folder: Path) -> str:
     """`compared_with_paper` as lines for people."""
     compared = compared_with_paper(table, folder)
     columns = list(next(iter(compared["ours"]["rows"].values())))
-    wide = max(len(row) for row in table.rows) + 2
-    lines = [table.title, f"{'':<{wide}}{'':<7}" + "".join(f"{column:>10}" for column in columns)]
+    lines = [["", "", *columns]]
     for row in table.rows:
         for whose, digits in (("ours", 3), ("paper", 2)):
             figures = {clip.lower(): value for clip, value in compared[whose]["rows"][row].items()}
             cells = (f"{figures[key]:.{digits}f}" if (key := clip.lower()) in figures else "-" for clip in columns)
-            name = row if whose == "ours" else ""
-            lines.append(f"{name:<{wide}}{whose:<7}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join([*lines, *(f"{whose + ':':<7}{compared[whose]['setting']}" for whose in ("ours", "paper"))])
+            lines.append([row if whose == "ours" else "", whose, *cells])
+    settings = [[f"{whose}:", compared[whose]["setting"]] for whose in ("ours", "paper")]
+    return "\n".join([table.title, *aligned(lines, left=(0, 1)), *aligned(settings, left=(0, 1))])
 
 
 def _judged(folder: Path) -> list[Path]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from distill.text_tables import aligned
+
 __all__ = ["Evaluation", "FrameScores", "Score", "convention_sentence"]
 
 
@@ -96,13 +98,11 @@ class Evaluation:
         found = self.to_json()
         rows = [*found["clips"].items(), ("average", found["average"])]
         columns = [["clip", *(name for name, _ in rows)]]
-        columns[0] = [f"{name:<{max(map(len, columns[0]))}}" for name in columns[0]]
         for title, *path, form in _COLUMNS:
             figures = [_figure(row, path) for _, row in rows]
             if any(figure is not None for figure in figures):
-                cells = [title, *("" if figure is None else format(figure, form) for figure in figures)]
-                columns.append([f"{cell:>{max(map(len, cells))}}" for cell in cells])
-        lines = ["  ".join(line) for line in zip(*columns, strict=True)]
+                columns.append([title, *("" if figure is None else format(figure, form) for figure in figures)])
+        lines = aligned(zip(*columns, strict=True))
         lines += [f"{name}: {self.convention[key]}" for key, name in _OWN_SENTENCES.items() if key in self.convention]
         return "\n".join([*lines, self.convention_sentence])
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.interfaces import ClipNetwork, SlidingNetwork, VideoNetwork
 from distill.networks import registry
+from distill.text_tables import aligned
 
 __all__ = ["HEIGHT", "WIDTH", "cost_table", "costs", "multiply_accumulates"]
 
@@ -48,16 +49,14 @@ def costs() -> list[dict[str, Any]]:
 
 def cost_table(rows: list[dict[str, Any]]) -> str:
     """Lines for people."""
-    lines = [f"{'network':<20} {'role':<8} {'parameters':>11} {'GMACs':>9} {'frames':>8}  weights"]
+    cells = [("network", "role", "parameters", "GMACs", "frames", "weights")]
     for row in rows:
+        frames = f"{row['frames_in']} > {row['frames_out']:<2}"
         weights = "here" if row["weights"] else f"[{row['extra']}]" if row["extra"] else "-"
-        lines.append(
-            f"{row['name']:<20} {row['role']:<8} {row['parameters']:>11,} {row['macs'] / 1e9:>9.2f} "
-            f"{row['frames_in']:>3} > {row['frames_out']:<2}  {weights}"
-        )
+        cells.append((row["name"], row["role"], f"{row['parameters']:,}", f"{row['macs'] / 1e9:.2f}", frames, weights))
     return "\n".join(
         [
-            *lines,
+            *aligned(cells, left=(0, 1, 5)),
             f"(multiply-accumulates at low resolution {WIDTH}x{HEIGHT}; frames: so many seen > so many restored;",
             ' weights: here, with pip install "distill-vsr[EXTRA]", or - where you give a file of them)',
         ]

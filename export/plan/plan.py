@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.errors import CheckFailed, ConfigError
 from distill.networks.opening import Named, named
+from distill.text_tables import aligned
 from export.graphs.graph import Graph, streaming_graph, traced, windowed_graph
 from export.graphs.workload import Workload, workload
 from export.plan.device import BYTES, BadOperator, Device, read_device
@@ -138,18 +139,15 @@ class StudentPlan:
         ]
 
     def _table(self) -> list[str]:
-        lines = [
-            f"{'mode':<10} {'precision':<9} {'GMACs':>8} {'weights MB':>10} {'memory MB':>9} {'estimate ms':>12} "
-            f"{'from - to':>15}  {'in budget':<9}  spent on"
-        ]
+        head = ("mode", "precision", "GMACs", "weights MB", "memory MB", "estimate ms", "from - to", "in budget")
+        rows = [(*head, "spent on")]
         for row in self.candidates:
             time = row.estimate
             parts = (("computing", time.compute), ("memory", time.memory), ("launches", time.overhead))
             spent = ", ".join(f"{name} {part / time.ms:.0%}" for name, part in parts)
-            lines.append(
-                f"{row.mode:<10} {row.precision:<9} {row.macs / 1e9:>8.2f} {row.weights_mb:>10.2f} "
-                f"{row.memory_mb:>9.1f} {self._at_least(time):>12} {_interval(time):>15}  {row.verdict:<9}  {spent}"
-            )
+            figures = (f"{row.macs / 1e9:.2f}", f"{row.weights_mb:.2f}", f"{row.memory_mb:.1f}", self._at_least(time))
+            rows.append((row.mode, row.precision, *figures, _interval(time), row.verdict, spent))
+        lines = aligned(rows, left=(0, 1, 7, 8))
         limit = self.device.memory
         if limit is not None:
             worst = max(candidate.memory_mb for candidate in self.candidates)
