@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from distill.networks import costs
 from distill.cli import main
 from distill.data import find_clips, sample_clips
+from distill.networks import costs
 
 TINY = [
     *("--set", "student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}"),
