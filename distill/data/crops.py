@@ -32,6 +32,7 @@ _SEGMENT_TRIES = 20
 _CROP_TRIES = 4
 _FLAT_BELOW = 6 / 255  # standard deviation of luma under which a crop teaches nothing: empty road, sky
 _STEPS_AHEAD = 3
+_CACHE_BYTES = 1 << 30  # of decoded frames; what is drawn does not depend on it
 _OPENED_AT_ONCE = 8
 
 # First words of the random seeds, so that the draws of segments and of samples never share one.
@@ -87,8 +88,6 @@ class CropSampler:
         seed: 0 or more; another seed gives other batches.
         halve_from_height: frames of at least so many rows are halved first, because such footage carries the artefacts
             of its codec; None halves nothing.
-        cache_bytes: decoded frames kept, in bytes. Fewer than the segments of one batch makes each step decode anew;
-            what is drawn does not depend on it.
 
     Raises:
         DataError: there are no clips, one has fewer frames than needed or frames smaller than the crop, or a number or
@@ -106,7 +105,6 @@ class CropSampler:
         batch_size: int = 2,
         seed: int = 0,
         halve_from_height: int | None = None,
-        cache_bytes: int = 1 << 30,
     ) -> None:
         _check_numbers(frames, crop, scale, batch_size, seed)
         if degradation is not None and degradation not in DEGRADATIONS:
@@ -118,7 +116,7 @@ class CropSampler:
         self._hold = min(_LONGEST_HOLD, int(statistics.median(lengths)) - frames + 1)
         weights = np.minimum(lengths, _LENGTH_CAP).astype(np.float64)
         self._cumulated = np.cumsum(weights / weights.sum())
-        self._cache = SegmentCache(cache_bytes)
+        self._cache = SegmentCache(_CACHE_BYTES)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, from 0; the same for the same seed, whatever was asked before.

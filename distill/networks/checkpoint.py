@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -72,8 +72,7 @@ class Described:
         }
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A network with its weights, in evaluation mode, and what its file says of itself."""
 
     network: VideoNetwork
@@ -105,11 +104,9 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(network.eval(), described)
 
 
-def save(path: Path, network: VideoNetwork, described: Described, *, half: bool = False) -> None:
-    """Write weights as safetensors, atomically; half precision on request, for weights that ship."""
+def save(path: Path, network: VideoNetwork, described: Described) -> None:
+    """Write weights as safetensors, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    if half:
-        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(serialise(tensors, {"distill": json.dumps(_header(described), sort_keys=True)}))
 

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save as serialise
+from safetensors.torch import save_file
 
 import distill
 from distill.errors import CheckpointError, ConfigError
@@ -54,9 +56,11 @@ def test_a_run_folder_is_its_student(tmp_path, network):
     assert_same(network, distill.load(tmp_path))
 
 
-def test_half_precision_is_half_the_size_and_loads_as_float32(tmp_path, network):
+def test_half_precision_loads_as_float32(tmp_path, network):
     save(tmp_path / "whole.safetensors", network, DESCRIBED)
-    save(tmp_path / "half.safetensors", network, DESCRIBED, half=True)
+    with safe_open(tmp_path / "whole.safetensors", framework="pt") as file:
+        halves = {name: file.get_tensor(name).half() for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        save_file(halves, tmp_path / "half.safetensors", file.metadata())
     loaded = distill.load(tmp_path / "half.safetensors")
     assert loaded.conv_first.weight.dtype == torch.float32
     torch.testing.assert_close(loaded.conv_first.weight, network.conv_first.weight, rtol=1e-3, atol=1e-4)
