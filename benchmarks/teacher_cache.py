@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from distill.data import Batch, CropSampler, find_clips, sample_clips
+from distill.losses.methods import method_named
 from distill.networks import registry
 from distill.networks.opening import open_network
-from distill.training.config import DistillationConfig
 from distill.training.task import Distillation, Teacher
 from distill.training.teacher_cache import TeacherCache
 
@@ -38,8 +38,15 @@ def tasks_of(teacher: str, student: str, method: str, folder: Path) -> dict[str,
     for way, cache in zip(WAYS, (None, cold, warm), strict=True):
         torch.manual_seed(0)
         learner = registry.find(student, "student").build()
-        settings = DistillationConfig(method=method, warm_up=0)
-        tasks[way] = Distillation(learner, [Teacher(network, cache=cache)], settings).train()
+        chosen = method_named(method)
+        tasks[way] = Distillation(
+            learner,
+            [Teacher(network, cache=cache)],
+            chosen.weights,
+            truth=chosen.truth,
+            features=chosen.features,
+            memory_crop=32,
+        ).train()
     return tasks
 
 

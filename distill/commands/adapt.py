@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from distill.commands.options import DONE, add_command, add_run_options, resumed, show
+from distill.commands.options import DONE, add_command, add_run_options, recipe_flags, resumed, show, show_recipe
 
 __all__ = ["add_commands"]
 
@@ -26,29 +26,18 @@ def add_commands(commands: Any) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> int:
-    from distill.settings import to_yaml
-    from distill.training.adaptation import adaptation, prepare_adaptation, run_adaptation
+    from distill.training.adaptation import adaptation_recipe, prepare_adaptation, run_adaptation
     from distill.training.run_folder import RunFolder, next_free
 
     path, state = resumed(options)
-    flags = {
-        "teacher": options.teacher,
-        "data.path": options.data,
-        "data.unlabelled": str(options.footage),
-        "data.force": options.force,
-        "training.steps": options.steps,
-        "training.device": options.device,
-        "training.precision": options.precision,
-        "training.seed": options.seed,
-    }
     recipe = state.parent.parent / "config.yaml" if state is not None else None
-    config = adaptation(options.student, options.set, flags, recipe)
+    config = adaptation_recipe(options.student, options.set, recipe_flags(options), recipe)
     run = RunFolder(path if path is not None else next_free(Path("runs") / f"adapt-{options.footage.stem}"))
-    prepared, footage = prepare_adaptation(config, run, options.command_line)
+    trainer, footage = prepare_adaptation(config, run, options.command_line)
     if options.dry_run:
-        show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        show_recipe(options, config, trainer)
         return DONE
-    results = run_adaptation(prepared, footage, options.command_line, state)
+    results = run_adaptation(config, trainer, footage, options.command_line, state)
     document = {"run": str(run.path), "student": str(run.student), "teacher": config.teacher, **results}
     show(options, document, "\n".join(_lines(document)))
     return DONE
@@ -66,8 +55,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         "",
         f"your footage, its last fifth, which was not trained on: nearness to what {document['teacher']} makes of it",
         *_table(near, quality | {"tOF px": ("tof", ".3f"), "warping": ("warping", ".1e")}),
-        f"(agreement with the teacher, whose own warping error is {_own(near)}, not truth; Y channel, the first "
-        f"{convention['frames']} frames at most, the middle {convention['side']}x{convention['side']} pixels at most)",
+        f"(agreement with the teacher, whose own warping error is {_teachers_warping(near)}, not truth; Y channel, "
+        f"the first {convention['frames']} frames at most, the middle {convention['side']}x{convention['side']} pixels "
+        "at most)",
         "",
         "clips of known truth, which were not trained on",
         *_table(true, quality),
@@ -78,7 +68,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _own(rows: dict[str, dict[str, Any]]) -> str:
+def _teachers_warping(rows: dict[str, dict[str, Any]]) -> str:
     found = rows["bicubic"].get("truth_warping")
     return "none" if found is None else format(found, ".1e")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.commands.options import DONE, add_command, show
+from distill.commands.options import DONE, add_command, recipe_flags, show
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,34 +46,36 @@ def add_commands(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from distill.comparison.paper_tables import beside_paper, compared_with_paper, find_table, read_table
-    from distill.comparison.running import Plan, budget, compare, dry_run
+    from distill.comparison.running import Experiment, compare, unfinished_runs
     from distill.report import report
 
     if options.table is not None and options.methods is not None:
         raise ConfigError("--table brings its own rows; leave --methods out.")
     table = read_table(find_table(options.table)) if options.table is not None else None
-    flags = {
-        "teacher": options.teacher,
-        "student": options.student,
-        "data.path": options.data,
-        "training.steps": None if options.budget is None else budget(options.budget),
-        "training.device": options.device,
-        "training.precision": options.precision,
-    }
+    flags = recipe_flags(options)
+    if options.budget is not None:
+        flags["training.steps"] = _steps(options.budget)
     rows = _rows(options, table, flags)
-    plan = Plan(rows, options.seeds, options.judge, options.command_line, options.lpips)
+    experiment = Experiment(rows, options.seeds, options.judge, options.command_line, options.lpips)
     folder = options.out or Path("runs") / ("compare" if table is None else table.path.stem)
     if options.dry_run:
-        runs = dry_run(plan, folder)
+        runs = unfinished_runs(experiment, folder)
         show(options, {"folder": str(folder), "runs": runs}, "\n".join(["still to run:", *runs]))
         return DONE
-    compare(plan, folder)
+    compare(experiment, folder)
     if table is not None:
         show(options, compared_with_paper(table, folder), beside_paper(table, folder))
         return DONE
-    made = report(folder)
-    show(options, made.document(), made.summary())
+    written = report(folder)
+    show(options, written.document(), written.summary())
     return DONE
+
+
+def _steps(budget: str) -> int:
+    """Steps of a budget such as "2000it"."""
+    if not (found := re.fullmatch(r"([1-9]\d*)(it)?", budget)):
+        raise ConfigError(f"--budget is {budget!r}, expected a number of steps such as 2000it.")
+    return int(found[1])
 
 
 def _rows(options: argparse.Namespace, table: PaperTable | None, flags: dict[str, Any]) -> dict[str, Config]:
@@ -88,6 +91,6 @@ def _rows(options: argparse.Namespace, table: PaperTable | None, flags: dict[str
 def _report(options: argparse.Namespace) -> int:
     from distill.report import report
 
-    made = report(options.folder, options.out)
-    show(options, made.document(), made.summary())
+    written = report(options.folder, options.out)
+    show(options, written.document(), written.summary())
     return DONE

@@ -20,9 +20,9 @@ def add_commands(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     if options.what == "methods":
-        from distill.losses.methods import method_table, methods
+        from distill.losses.methods import method_facts, method_table
 
-        show(options, methods(), method_table())
+        show(options, method_facts(), method_table())
         return DONE
     from distill.networks.costs import cost_table, costs
 

@@ -1,4 +1,4 @@
-"""What the modules of the command share: how results are shown, and how a network is opened."""
+"""What the modules of the command share: options of a run, as settings of a recipe, and how results are shown."""
 
 from __future__ import annotations
 
@@ -14,12 +14,39 @@ from distill.errors import ConfigError
 
 # torch and the rest are imported by the command that needs them, so that --help answers at once
 if TYPE_CHECKING:
-    pass
+    from distill.training.config import Config
+    from distill.training.trainer import Trainer
 
-__all__ = ["DONE", "add_command", "add_run_options", "progress", "resumed", "show", "size"]
+__all__ = [
+    "DONE",
+    "add_command",
+    "add_run_options",
+    "progress",
+    "recipe_flags",
+    "resumed",
+    "show",
+    "show_recipe",
+    "size",
+]
 
 DONE = 0
 """The exit code of a command that did what it was given."""
+
+_KEYS = {
+    "teacher": "teacher",
+    "student": "student",
+    "time_scale": "student_options.time_scale",
+    "method": "distillation.method",
+    "data": "data.path",
+    "unlabelled": "data.unlabelled",
+    "footage": "data.unlabelled",
+    "force": "data.force",
+    "steps": "training.steps",
+    "device": "training.device",
+    "precision": "training.precision",
+    "seed": "training.seed",
+}
+"""Option -> key of a recipe, of every command that trains."""
 
 
 def size(text: str) -> tuple[int, int]:
@@ -54,6 +81,24 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int)
     command.add_argument("--force", action="store_true", default=None, help="let degradations disagree")
     command.add_argument("--dry-run", action="store_true", help="check everything and print the recipe")
+
+
+def recipe_flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a recipe that options give, by dotted key."""
+    flags = {}
+    for option, key in _KEYS.items():
+        value = getattr(options, option, None)
+        if value is not None:
+            flags[key] = str(value) if isinstance(value, Path) else value
+    return flags
+
+
+def show_recipe(options: argparse.Namespace, config: Config, trainer: Trainer) -> None:
+    """What a dry run found: the whole recipe, how many clips it trains on, and where it would go."""
+    from distill.settings import to_yaml
+
+    recipe = to_yaml(config)
+    show(options, {"config": recipe, "clips": len(trainer.sampler.clips), "run": str(trainer.run.path)}, recipe)
 
 
 def resumed(options: argparse.Namespace) -> tuple[Path | None, Path | None]:

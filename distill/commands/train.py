@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from distill.commands.options import DONE, add_command, add_run_options, resumed, show
+from distill.commands.options import DONE, add_command, add_run_options, recipe_flags, resumed, show, show_recipe
 
 __all__ = ["add_commands"]
 
@@ -34,7 +34,6 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from distill.settings import to_yaml
     from distill.training.config import read_config
     from distill.training.recipe import prepare, run_recipe
     from distill.training.run_folder import RunFolder
@@ -43,27 +42,15 @@ def _train(options: argparse.Namespace) -> int:
     config_file = options.config
     if path is not None and state is not None and config_file is None:
         config_file = state.parent.parent / "config.yaml"
-    flags = {
-        "teacher": options.teacher,
-        "student": options.student,
-        "student_options.time_scale": options.time_scale,
-        "distillation.method": options.method,
-        "data.path": options.data,
-        "data.unlabelled": options.unlabelled,
-        "data.force": options.force,
-        "training.device": options.device,
-        "training.precision": options.precision,
-        "training.seed": options.seed,
-    }
     settings = options.set if options.taught else [*options.set, "teacher=null"]
     before = None if options.taught else ("pretrain", {"distillation.method": "none"})
-    config = read_config(config_file, settings, flags, before=before)
+    config = read_config(config_file, settings, recipe_flags(options), before=before)
     run = RunFolder(path if path is not None else _default_run(config.teacher, config.student))
-    prepared = prepare(config, run, options.command_line)
+    trainer = prepare(config, run, options.command_line)
     if options.dry_run:
-        show(options, {"config": to_yaml(config), "clips": prepared.clips, "run": str(run.path)}, to_yaml(config))
+        show_recipe(options, config, trainer)
         return DONE
-    results = run_recipe(prepared, options.command_line, state)
+    results = run_recipe(config, trainer, options.command_line, state)
     lines = ["", *_contenders(results), "", f"student  {run.student}", "next:", *_next_commands(run.path)]
     show(options, {"run": str(run.path), "student": str(run.student), "results": results}, "\n".join(lines))
     return DONE

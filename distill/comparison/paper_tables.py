@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from distill.comparison.running import with_own_settings
+from distill.comparison.running import comparison_row
 from distill.errors import ConfigError
 from distill.settings import read_file, read_yaml
 from distill.text_tables import aligned
@@ -92,7 +92,7 @@ def table_rows(
     """Each row's recipe: the table's, then the user's file, settings and flags, then what the row changes.
 
     Raises:
-        ConfigError: as `read_config`.
+        ConfigError: as `read_config` and `comparison_row`.
     """
     shared = (str(table.path), table.recipe)
     settings = list(settings)
@@ -100,7 +100,7 @@ def table_rows(
     for name, changes in table.rows.items():
         row = read_config(file, settings, flags, before=shared, after=(f"{table.path}, row {name!r}", changes))
         added = [key.removeprefix(_WEIGHTS) for key in changes if key.startswith(_WEIGHTS)]
-        rows[name] = with_own_settings(row, added)
+        rows[name] = comparison_row(name, row, added)
     return rows
 
 

@@ -16,20 +16,20 @@ from distill.data import find_clips, sample_clips
 from distill.errors import ConfigError
 from distill.files import replacing
 from distill.interfaces import VideoNetwork
-from distill.losses.methods import TERMS, method, weights
+from distill.losses.methods import TERMS, method_named, resolve
 from distill.metrics.evaluate import evaluate
 from distill.networks.opening import named_teachers, open_network, pick_device
 from distill.settings import to_yaml
 from distill.training.config import Config
+from distill.training.interruption import Interrupted
 from distill.training.recipe import prepare, run_recipe
 from distill.training.run_folder import RunFolder, log
-from distill.training.trainer import Interrupted
 
-__all__ = ["Plan", "budget", "compare", "dry_run", "methods_as_rows", "with_own_settings"]
+__all__ = ["Experiment", "compare", "comparison_row", "methods_as_rows", "unfinished_runs"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Experiment:
     """What is compared.
 
     Attributes:
@@ -51,51 +51,48 @@ def methods_as_rows(config: Config, methods: Sequence[str]) -> dict[str, Config]
     """A row for each method of distillation.
 
     Raises:
-        ConfigError: a method is named twice, or there is no such method.
+        ConfigError: a method is named twice, there is no such method, or a row would learn nothing by it.
     """
     if repeated := sorted({name for name in methods if methods.count(name) > 1}):
         raise ConfigError(f"--methods names {', '.join(repeated)} more than once.")
-    for name in methods:
-        method(name)
-    foreign = [
-        term for term in config.distillation.weights if not any(term in method(name).weights for name in methods)
-    ]
+    known = {term for name in methods for term in method_named(name).weights}
+    foreign = [term for term in config.distillation.weights if term not in known]
     if foreign:
         raise ConfigError(f"distillation.weights has {', '.join(foreign)}, which none of the methods {methods} has.")
-    rows = {name: replace(config, distillation=replace(config.distillation, method=name)) for name in methods}
-    return {name: with_own_settings(row) for name, row in rows.items()}
+    return {
+        name: comparison_row(name, replace(config, distillation=replace(config.distillation, method=name)))
+        for name in methods
+    }
 
 
-def with_own_settings(row: Config, added: Collection[str] = ()) -> Config:
+def comparison_row(name: str, recipe: Config, added: Collection[str] = ()) -> Config:
     """A row without what its method has no use for: weights of other methods' terms, footage that teaches it nothing.
 
     Otherwise a weight that is set for one method would put its term into every row, the control among them.
 
     Args:
-        row: its recipe.
+        name: of the row.
+        recipe: with the settings of all rows.
         added: terms that the row itself adds to its method.
-    """
-    settings = row.distillation
-    own = {*method(settings.method).weights, *added}
-    changed = {term: weight for term, weight in settings.weights.items() if term in own}
-    used = [TERMS[term] for term in weights(settings.method, changed)]
-    learns = any(not term.needs_truth for term in used)
-    data = row.data if learns else replace(row.data, unlabelled=None)
-    return replace(row, data=data, distillation=replace(settings, weights=changed))
-
-
-def budget(text: str) -> int:
-    """Steps of a budget such as "2000it".
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: a weight is no number from 0 up, or the warm-up lasts as long as the training.
     """
-    if not (found := re.fullmatch(r"([1-9]\d*)(it)?", text)):
-        raise ConfigError(f"--budget is {text!r}, expected a number of steps such as 2000it.")
-    return int(found[1])
+    settings = recipe.distillation
+    own = {*method_named(settings.method).weights, *added}
+    weights = {term: weight for term, weight in settings.weights.items() if term in own}
+    terms = resolve(settings.method, weights).weights
+    if terms and settings.warm_up >= recipe.training.steps:
+        raise ConfigError(
+            f"{name} would never distil: its warm-up lasts {settings.warm_up} steps of "
+            f"{recipe.training.steps}; give a larger --budget or a shorter distillation.warm_up."
+        )
+    learns = any(not TERMS[term].needs_truth for term in terms)
+    data = recipe.data if learns else replace(recipe.data, unlabelled=None)
+    return replace(recipe, data=data, distillation=replace(settings, weights=weights))
 
 
-def compare(plan: Plan, folder: Path) -> None:
+def compare(experiment: Experiment, folder: Path) -> None:
     """Train and judge every row with every seed; what is finished already is left as it is.
 
     A run is `folder/ROW/seed-S`, a run folder like any other; beside what training leaves there lies `judged.json`, the
@@ -103,12 +100,12 @@ def compare(plan: Plan, folder: Path) -> None:
     `folder/compare.json` says what was compared.
 
     Raises:
-        InputError: a recipe cannot be used, or the folder holds another plan.
+        InputError: a recipe cannot be used, or the folder holds another experiment.
         Interrupted: stopped by the user; the same command goes on.
     """
-    judge = _checked(plan, folder)
-    _claim(plan, folder)
-    runs = list(_runs(plan, folder))
+    judge = _checked(experiment, folder)
+    _claim(experiment, folder)
+    runs = list(_runs(experiment, folder))
     for number, (name, config, path) in enumerate(runs, 1):
         if _finished(path):
             continue
@@ -116,7 +113,7 @@ def compare(plan: Plan, folder: Path) -> None:
         run = RunFolder(path)
         resume = run.last if run.last.exists() else None
         try:
-            run_recipe(prepare(config, run, plan.command), plan.command, resume)
+            run_recipe(config, prepare(config, run, experiment.command), experiment.command, resume)
         except Interrupted:
             log.info("the same distill compare goes on from there")
             raise
@@ -126,28 +123,21 @@ def compare(plan: Plan, folder: Path) -> None:
             _write(path / "judged.json", judge.results(config, path))
 
 
-def dry_run(plan: Plan, folder: Path) -> list[str]:
+def unfinished_runs(experiment: Experiment, folder: Path) -> list[str]:
     """The run folders that are still to be trained, after every row's recipe was found to be usable.
 
     Raises:
         InputError: a recipe cannot be used.
     """
-    _checked(plan, folder)
-    return [str(path) for _, _, path in _runs(plan, folder) if not _finished(path)]
+    _checked(experiment, folder)
+    return [str(path) for _, _, path in _runs(experiment, folder) if not _finished(path)]
 
 
-def _checked(plan: Plan, folder: Path) -> _Judge:
+def _checked(experiment: Experiment, folder: Path) -> _Judge:
     """Find what is wrong before hours of training do; nothing is written."""
-    for name, config in plan.rows.items():
-        terms = weights(config.distillation.method, config.distillation.weights)
-        if terms and config.distillation.warm_up >= config.training.steps:
-            raise ConfigError(
-                f"{name} would never distil: its warm-up lasts {config.distillation.warm_up} steps of "
-                f"{config.training.steps}; give a larger --budget or a shorter distillation.warm_up."
-            )
-    if plan.seeds < 1:
-        raise ConfigError(f"--seeds is {plan.seeds}, expected at least 1.")
-    for name, config in plan.rows.items():
+    if experiment.seeds < 1:
+        raise ConfigError(f"--seeds is {experiment.seeds}, expected at least 1.")
+    for name, config in experiment.rows.items():
         text = to_yaml(_seedless(config))
         known = folder / _slug(name) / "recipe.yaml"
         if known.exists() and known.read_text(encoding="utf-8") != text:
@@ -155,47 +145,47 @@ def _checked(plan: Plan, folder: Path) -> _Judge:
                 f"{folder} already holds {name!r} with another recipe ({_first_difference(known, text)}); choose "
                 "another --out."
             )
-    slugs = [_slug(name) for name in plan.rows]
+    slugs = [_slug(name) for name in experiment.rows]
     if repeated := sorted({each for each in slugs if slugs.count(each) > 1 or not each.strip(".")}):
         raise ConfigError(f"Rows share or lack a folder name ({', '.join(repeated) or 'empty'}); name them otherwise.")
-    _check_judge(plan, folder)
-    for _, config, path in islice(_runs(plan, folder), len(plan.rows)):
+    _check_judge(experiment, folder)
+    for _, config, path in islice(_runs(experiment, folder), len(experiment.rows)):
         if not _finished(path):
-            prepare(config, RunFolder(path), plan.command)
-    return _Judge(plan, folder)
+            prepare(config, RunFolder(path), experiment.command)
+    return _Judge(experiment, folder)
 
 
-def _check_judge(plan: Plan, folder: Path) -> None:
+def _check_judge(experiment: Experiment, folder: Path) -> None:
     """Figures of other footage, or of another degradation, must not stand beside new ones."""
     path = folder / "compare.json"
     if path.exists() and any(folder.glob("*/seed-*/judged.json")):
         known = json.loads(path.read_text(encoding="utf-8"))
-        asked = None if plan.judge is None else str(plan.judge)
-        if (known["judge"], known.get("lpips", False)) != (asked, plan.lpips):
+        judge = None if experiment.judge is None else str(experiment.judge)
+        if (known["judge"], known.get("lpips", False)) != (judge, experiment.lpips):
             raise ConfigError(
                 f"{folder} was judged on {known['judge'] or 'the validation footage'}"
                 f"{', with --lpips' if known.get('lpips') else ''}; judge likewise, or choose another --out."
             )
 
 
-def _claim(plan: Plan, folder: Path) -> None:
+def _claim(experiment: Experiment, folder: Path) -> None:
     """Write down what is compared; more rows and seeds may join what is there."""
     path = folder / "compare.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows = list(dict.fromkeys([*known.get("methods", ()), *plan.rows]))
-    first = next(iter(plan.rows.values()))
+    rows = list(dict.fromkeys([*known.get("methods", ()), *experiment.rows]))
+    first = next(iter(experiment.rows.values()))
     facts = {
         "teacher": first.teacher,
         "student": first.student,
         "methods": rows,
         "folders": {name: _slug(name) for name in rows},
-        "seeds": list(range(max(plan.seeds, len(known.get("seeds", ()))))),
+        "seeds": list(range(max(experiment.seeds, len(known.get("seeds", ()))))),
         "steps": first.training.steps,
-        "judge": None if plan.judge is None else str(plan.judge),
-        "lpips": plan.lpips,
-        "command": plan.command,
+        "judge": None if experiment.judge is None else str(experiment.judge),
+        "lpips": experiment.lpips,
+        "command": experiment.command,
     }
-    for name, config in plan.rows.items():
+    for name, config in experiment.rows.items():
         recipe = folder / _slug(name) / "recipe.yaml"
         recipe.parent.mkdir(parents=True, exist_ok=True)
         with replacing(recipe) as temporary:
@@ -222,13 +212,13 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-")
 
 
-def _runs(plan: Plan, folder: Path) -> Iterator[tuple[str, Config, Path]]:
+def _runs(experiment: Experiment, folder: Path) -> Iterator[tuple[str, Config, Path]]:
     """All of one seed before the next, so that what is there at any time can be compared.
 
     A student that is a file may be another one for each seed: "{seed}" in its name is the seed.
     """
-    for seed in range(plan.seeds):
-        for name, config in plan.rows.items():
+    for seed in range(experiment.seeds):
+        for name, config in experiment.rows.items():
             path = folder / _slug(name) / f"seed-{seed}"
             student = config.student.replace("{seed}", str(seed))
             yield name, replace(config, student=student, training=replace(config.training, seed=seed)), path
@@ -241,10 +231,10 @@ def _finished(path: Path) -> bool:
 class _Judge:
     """Evaluates students, and the networks that are the same in all runs only once."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.contenders, self.lpips = folder / "contenders.json", plan.lpips
-        first = next(iter(plan.rows.values()))
-        place = plan.judge if plan.judge is not None else first.data.validation
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.contenders, self.lpips = folder / "contenders.json", experiment.lpips
+        first = next(iter(experiment.rows.values()))
+        place = experiment.judge if experiment.judge is not None else first.data.validation
         self.clips = find_clips(sample_clips("held_out") if place == "samples" else Path(place))
 
     def results(self, config: Config, path: Path) -> dict[str, Any]:

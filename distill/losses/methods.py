@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from distill.errors import ConfigError, did_you_mean
 from distill.losses.affinity import Affinity
@@ -24,7 +24,7 @@ from distill.losses.star import StarFlow, StarSpace, StarSpaceTime, StarTime
 from distill.losses.temporal_difference import Temporal
 from distill.losses.term import Term
 
-__all__ = ["METHODS", "TERMS", "Method", "method", "method_table", "methods", "weights"]
+__all__ = ["METHODS", "TERMS", "Method", "method_facts", "method_named", "method_table", "resolve"]
 
 TERMS: Mapping[str, type[Term]] = {
     each.name: each
@@ -62,13 +62,13 @@ class Method:
         weights: of the terms, for short recipes; a recipe may change them.
         features: what is compared, unless the recipe says: "hr" is F^SR, "lr" F^LR, "auto" F^SR where both networks
             have it.
-        truth: weight of the reconstruction loss after the warm-up, unless the recipe says; None is 1.
+        truth: weight of the reconstruction loss after the warm-up, unless the recipe says.
     """
 
     summary: str
     weights: Mapping[str, float] = field(default_factory=dict)
     features: Literal["auto", "hr", "lr"] = "auto"
-    truth: float | None = None
+    truth: float = 1.0
 
 
 _SPACE_TIME = {"space": 0.1, "time": 10.0}  # the paper's ratio, 1 to 100, at a tenth of its size
@@ -106,7 +106,7 @@ METHODS: Mapping[str, Method] = {
 """Every method by its name."""
 
 
-def method(name: str) -> Method:
+def method_named(name: str) -> Method:
     """The method of that name.
 
     Raises:
@@ -120,18 +120,37 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def weights(name: str, changes: Mapping[str, float]) -> dict[str, float]:
-    """The method's terms with their weights, a recipe's changes applied; terms of weight 0 are left out.
+def resolve(
+    name: str,
+    weights: Mapping[str, Any],
+    *,
+    truth: float | None = None,
+    features: Literal["auto", "hr", "lr"] | None = None,
+) -> Method:
+    """The method of that name with a recipe's changes applied; terms of weight 0 are left out.
 
     Args:
         name: of the method.
-        changes: term -> weight instead of the method's.
+        weights: term -> weight instead of the method's, or beside them.
+        truth: instead of the method's; None leaves it.
+        features: likewise.
 
     Raises:
         ConfigError: there is no such method or term, or a weight is no number from 0 up.
     """
+    method = method_named(name)
+    return replace(
+        method,
+        weights=_changed(method.weights, weights),
+        truth=method.truth if truth is None else truth,
+        features=method.features if features is None else features,
+    )
+
+
+def _changed(weights: Mapping[str, float], changes: Mapping[str, Any]) -> dict[str, float]:
+    """Term -> weight, those that are not 0."""
     problems = []
-    merged = dict(method(name).weights)
+    merged = dict(weights)
     for term, weight in changes.items():
         if term not in TERMS:
             problems.append(f"distillation.weights has no term {term!r}.{did_you_mean(term, TERMS)}")
@@ -147,7 +166,7 @@ def weights(name: str, changes: Mapping[str, float]) -> dict[str, float]:
     return {term: weight for term, weight in merged.items() if weight}
 
 
-def methods() -> list[dict[str, object]]:
+def method_facts() -> list[dict[str, object]]:
     """Every method as JSON."""
     return [
         {
@@ -155,7 +174,7 @@ def methods() -> list[dict[str, object]]:
             "summary": each.summary,
             "weights": dict(each.weights),
             "features": each.features,
-            "truth": 1.0 if each.truth is None else each.truth,
+            "truth": each.truth,
         }
         for name, each in METHODS.items()
     ]
@@ -166,6 +185,6 @@ def method_table() -> str:
     lines = []
     for name, each in METHODS.items():
         terms = ", ".join(f"{term} {weight:g}" for term, weight in each.weights.items()) or "-"
-        terms += "" if each.truth is None else f", truth {each.truth:g}"
+        terms += "" if each.truth == 1 else f", truth {each.truth:g}"
         lines.append(f"{name:<20} {terms:<36} {each.summary}")
     return "\n".join(lines)

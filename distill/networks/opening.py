@@ -19,6 +19,7 @@ from distill.networks.checkpoint import Described
 __all__ = [
     "Named",
     "check_degradation",
+    "is_checkpoint_path",
     "named",
     "named_teachers",
     "open_network",
@@ -59,13 +60,13 @@ def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNet
         CheckpointError: the file cannot be used, or holds a network made for another role.
         ConfigError: there is no such name, or no weights ship for it.
     """
-    if _is_file(name):
-        read = checkpoint.read(name)
-        entry = registry.find(read.described.name, typed=False)
+    if is_checkpoint_path(name):
+        network, described = checkpoint.read(name)
+        entry = registry.find(described.name, typed=False)
         if role is not None and entry.role not in (role, None):
             fitting = ", ".join(each.name for each in registry.entries() if each.role == role)
             raise ConfigError(f"{name} holds {entry.name}, a {entry.role}; a {role} is wanted: {fitting}, or its file.")
-        return read.network, read.described
+        return network, described
     entry = registry.find(name, role)
     if entry.elsewhere:
         return entry.build().eval(), Described(entry.name, {})
@@ -79,10 +80,10 @@ def open_network(name: str, role: registry.Role | None = None) -> tuple[VideoNet
             f"No weights of {entry.name} ship with this package; give a file of its weights instead, published or made "
             f"with: distill pretrain {entry.name}."
         )
-    read = checkpoint.read(entry.weights)
-    if entry.degradation is None:
-        return read.network, read.described
-    return read.network, replace(read.described, name=entry.name, degradation=entry.degradation)
+    network, described = checkpoint.read(entry.weights)
+    if entry.degradation is not None:
+        described = replace(described, name=entry.name, degradation=entry.degradation)
+    return network, described
 
 
 def named(student: str) -> Named:
@@ -92,7 +93,7 @@ def named(student: str) -> Named:
         CheckpointError: the file cannot be used.
         ConfigError: there is no such name.
     """
-    if not _is_file(student):
+    if not is_checkpoint_path(student):
         return Named(registry.find(student), {})
     described = checkpoint.read(student).described
     entry = registry.find(described.name, typed=False)
@@ -153,8 +154,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _is_file(name: str) -> bool:
-    """A path rather than the name of a network: it looks like one, or is there."""
+def is_checkpoint_path(name: str) -> bool:
+    """Whether it is a path, to weights or a run folder, rather than the name of a network: it looks so, or exists."""
     if name in registry.names():
         return False
     path = Path(name)

@@ -28,11 +28,12 @@ from distill.metrics.temporal import CONVENTION
 from distill.networks import registry
 from distill.networks.opening import open_network
 from distill.training.config import Config, read_config
-from distill.training.recipe import Prepared, prepare, run_recipe
+from distill.training.recipe import prepare, run_recipe
 from distill.training.run_folder import RunFolder
 from distill.training.task import Teacher
+from distill.training.trainer import Trainer
 
-__all__ = ["adaptation", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
+__all__ = ["adaptation_recipe", "agreement", "held_out", "prepare_adaptation", "run_adaptation"]
 
 JUDGED_FRAMES = 16
 """Frames of what is held out that are compared, from its start: a teacher may need seconds for each."""
@@ -51,7 +52,9 @@ _SETTINGS = (
 )
 
 
-def adaptation(student: str, settings: Sequence[str], flags: Mapping[str, Any], file: Path | None = None) -> Config:
+def adaptation_recipe(
+    student: str, settings: Sequence[str], flags: Mapping[str, Any], file: Path | None = None
+) -> Config:
     """The recipe of an adaptation.
 
     Args:
@@ -81,18 +84,18 @@ def held_out(clips: Sequence[Clip], config: Config) -> list[Clip]:
     """
     rest = []
     for clip in clips:
-        trained, kept = parts(clip, config.data.unlabelled_share)
-        if trained.length < config.data.frames or kept is None or kept.length < 2:
+        trained, last = parts(clip, config.data.unlabelled_share)
+        if trained.length < config.data.frames or last is None or last.length < 2:
             raise DataError(
                 f"{clip.name} has {clip.length} frames, too few for an adaptation: of its first {trained.length} "
                 f"({config.data.unlabelled_share:.0%}) samples of {config.data.frames} are drawn, and of the rest at "
                 "least two judge; give a longer clip or set data.frames lower."
             )
-        rest.append(kept)
+        rest.append(last)
     return rest
 
 
-def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Prepared, list[Clip]]:
+def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Trainer, list[Clip]]:
     """As `distill.training.recipe.prepare`, and what is held out of the footage.
 
     Raises:
@@ -107,13 +110,14 @@ def prepare_adaptation(config: Config, run: RunFolder, command: str) -> tuple[Pr
 
 
 def run_adaptation(
-    prepared: Prepared, footage: list[Clip], command: str, resume: Path | None = None
+    config: Config, trainer: Trainer, footage: list[Clip], command: str, resume: Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Train, and judge before and after; writes agreement.json beside the run's results.json.
 
     Args:
-        prepared: what `prepare_adaptation` found.
-        footage: likewise.
+        config: the recipe.
+        trainer: that `prepare_adaptation` built of it.
+        footage: that it held out.
         command: as typed.
         resume: a state to go on from.
 
@@ -124,14 +128,13 @@ def run_adaptation(
     Raises:
         InputError: the run folder or the state to go on from cannot be used.
         Interrupted: stopped by the user, after the state was saved.
-        TrainingDiverged: the last good state is kept.
+        TrainingDiverged: the last good state stays.
     """
-    trainer = prepared.trainer
-    truth = run_recipe(prepared, command, resume)
+    truth = run_recipe(config, trainer, command, resume)
     networks: dict[str, VideoNetwork | None] = {"bicubic": None}
-    networks["student before"], _ = open_network(prepared.config.student)
+    networks["student before"], _ = open_network(config.student)
     networks["student after"], _ = open_network(str(trainer.run.student))
-    found = agreement(networks, trainer.teachers, footage, trainer.device)
+    found = agreement(networks, trainer.task.teachers, footage, trainer.device)
     against = {name: evaluation.to_json() for name, evaluation in found.items()}
     with replacing(trainer.run.path / "agreement.json") as temporary:
         temporary.write_text(json.dumps(against, indent=2) + "\n", encoding="utf-8")
@@ -212,8 +215,8 @@ def _restored(network: VideoNetwork | None, low: Tensor, scale: int) -> Iterator
 def _taught(teachers: Sequence[Teacher], low: Tensor) -> Iterator[Tensor]:
     """The mean of what the teachers make of it, by their weights."""
     total = sum(teacher.weight for teacher in teachers)
-    made = [_frames(teacher.network, low, teacher.network.scale) for teacher in teachers]
-    for frames in zip(*made, strict=True):
+    restored = [_frames(teacher.network, low, teacher.network.scale) for teacher in teachers]
+    for frames in zip(*restored, strict=True):
         weighted = [teacher.weight / total * frame for teacher, frame in zip(teachers, frames, strict=True)]
         yield to_8_bit(torch.stack(weighted).sum(0)).cpu()
 

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from distill.training.config import OptimiserConfig
-
-__all__ = ["learning_rate", "mixed_precision", "optimiser"]
+__all__ = ["Schedule", "adam", "mixed_precision"]
 
 
-def learning_rate(settings: OptimiserConfig, step: int, steps: int) -> float:
-    """The learning rate of a step, a function of the step alone, so a resumed run has the same.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of each step, a function of the step alone, so a resumed run has the same.
 
-    Args:
-        settings: schedule and start.
-        step: from 0.
-        steps: of the whole run.
+    Attributes:
+        highest: learning rate.
+        warm_up: steps over which it rises to that, in a straight line.
+        halve_every: steps after which it halves; None lets it fall to zero at the last step, as a cosine does.
     """
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warm_up, 1))
-    if settings.schedule == "halving":
-        return rate * 0.5 ** (step // settings.halve_every)
-    return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    highest: float
+    warm_up: int = 0
+    halve_every: int | None = None
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """That of a step, from 0, of a run of so many."""
+        rate = self.highest * min(1.0, (step + 1) / max(self.warm_up, 1))
+        if self.halve_every is not None:
+            return rate * 0.5 ** (step // self.halve_every)
+        return rate * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def mixed_precision(name: str, device: torch.device) -> bool:
-    """Whether convolutions run in bfloat16: asked for, or "auto" and the device computes in it."""
+    """Whether convolutions run in bfloat16: "bf16", or "auto" and the device computes in it."""
     if name != "auto":
         return name == "bf16"
     if device.type == "cuda":
@@ -35,8 +42,17 @@ def mixed_precision(name: str, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def optimiser(task: nn.Module, settings: OptimiserConfig) -> torch.optim.Adam:
-    """Adam over student and ConvLSTM; convolutions that predict offsets learn more slowly (EDVR bursts otherwise)."""
+def adam(task: nn.Module, learning_rate: float, offset_rate: float) -> torch.optim.Adam:
+    """Adam over everything in a task that learns.
+
+    Args:
+        task: student, ConvLSTM, adapters.
+        learning_rate: of the first step.
+        offset_rate: factor on it for the convolutions that predict deformable offsets (EDVR bursts without).
+
+    Returns:
+        Each group of parameters has its factor on the learning rate under "factor".
+    """
     slow: list[nn.Parameter] = []
     other: list[nn.Parameter] = []
     for name, parameter in task.named_parameters():
@@ -44,5 +60,5 @@ def optimiser(task: nn.Module, settings: OptimiserConfig) -> torch.optim.Adam:
             (slow if ".conv_offset." in name else other).append(parameter)
     groups = [{"params": other, "factor": 1.0}]
     if slow:
-        groups.append({"params": slow, "factor": settings.offset_rate})
-    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.999))
+        groups.append({"params": slow, "factor": offset_rate})
+    return torch.optim.Adam(groups, lr=learning_rate, betas=(0.9, 0.999))

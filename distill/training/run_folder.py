@@ -1,4 +1,4 @@
-"""The folder of one run: what was asked, where it ran, what was measured, what came out."""
+"""The folder of one run: its recipe, where it ran, what was measured, what came out."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from torch import Tensor
 from distill import __version__
 from distill.errors import ConfigError
 from distill.files import replacing
-from distill.settings import to_yaml
-from distill.training.config import Config
 
 __all__ = ["RunFolder", "environment", "log", "next_free"]
 
@@ -38,8 +36,13 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.pt"
         self.student = path / "student.safetensors"
 
-    def start(self, config: Config, command: str, *, resuming: bool) -> None:
-        """Make the folder and write down what is asked of it.
+    def start(self, recipe: str, command: str, *, resuming: bool) -> None:
+        """Make the folder and write down what it is for.
+
+        Args:
+            recipe: every setting, as YAML.
+            command: as typed.
+            resuming: the run that the folder holds goes on.
 
         Raises:
             ConfigError: it cannot be written, or holds another run.
@@ -54,7 +57,7 @@ class RunFolder:
             if not resuming:
                 (self.path / "metrics.jsonl").unlink(missing_ok=True)
             for name, text in (
-                ("config.yaml", to_yaml(config)),
+                ("config.yaml", recipe),
                 ("env.json", json.dumps(environment(), indent=2) + "\n"),
             ):
                 with replacing(self.path / name) as temporary:
@@ -90,9 +93,9 @@ class RunFolder:
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= step]
+        earlier = [line for line in lines if _step(line) <= step]
         with replacing(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            temporary.write_text("".join(line + "\n" for line in earlier), encoding="utf-8")
 
     def picture(self, name: str, panels: list[Tensor]) -> Path:
         """Pictures (3, H, W) in [0, 1] side by side, as samples/NAME.png."""

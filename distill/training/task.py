@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,9 +14,8 @@ from distill.data import Batch
 from distill.errors import ConfigError
 from distill.interfaces import Upsampled, VideoNetwork, WindowNetwork
 from distill.losses.charbonnier import charbonnier
-from distill.losses.methods import TERMS, method, weights
+from distill.losses.methods import TERMS
 from distill.losses.term import FeatureKind, Seen, Surroundings, Term
-from distill.training.config import DistillationConfig
 from distill.training.teacher_cache import TeacherCache
 
 __all__ = ["Distillation", "Teacher", "compared_features"]
@@ -30,10 +29,10 @@ class Teacher:
     """A frozen network that teaches.
 
     Attributes:
-        network: what restores the clip.
+        network: what restores the clip, frozen.
         name: in metrics, where several teach.
         weight: of all that it teaches.
-        cache: of what it made before.
+        cache: of what it restored before.
     """
 
     network: VideoNetwork
@@ -55,35 +54,45 @@ class Distillation(nn.Module):
     Args:
         student: the network that is trained.
         teachers: frozen; none trains on the truth alone.
-        settings: method, weights and what goes with them.
+        weights: term -> weight, of `distill.losses.methods.TERMS`.
+        truth: weight of L_rec after the warm-up.
+        features: what is compared: F^SR ("hr"), F^LR ("lr"), or F^SR where both networks have it ("auto").
+        match_scale: multiply both networks' features, for the comparison only: the teacher's to a usual mean attention,
+            the student's to the teacher's when distillation starts.
+        warm_up: steps on L_rec alone.
+        memory_crop: side of the square of features that the ConvLSTM sees, in their own pixels; None is all of it.
         middle_only: restore only the middle frame of clips as long as the student's window.
 
     Raises:
-        ConfigError: the networks' frames or features cannot be compared, or the method is unknown.
+        ConfigError: the networks' frames or features cannot be compared.
     """
 
     def __init__(
         self,
         student: VideoNetwork,
         teachers: Sequence[Teacher],
-        settings: DistillationConfig,
+        weights: Mapping[str, float],
         *,
+        truth: float = 1.0,
+        features: Literal["auto", "hr", "lr"] = "auto",
+        match_scale: bool = True,
+        warm_up: int = 0,
+        memory_crop: int | None = None,
         middle_only: bool = False,
     ) -> None:
         super().__init__()
-        self.student = student
-        self.settings = settings
-        self.middle_only = middle_only
-        self.weights = weights(settings.method, settings.weights)
-        taught = {name: weight for name, weight in self.weights.items() if TERMS[name].taught}
-        self.lessons = nn.ModuleList(Lesson(student, each, taught, settings) for each in teachers)
-        own = [name for name in self.weights if not TERMS[name].taught]
+        self.student, self.teachers = student, tuple(teachers)
+        self.weights, self.truth, self.warm_up, self.middle_only = dict(weights), truth, warm_up, middle_only
+        taught = [name for name in weights if TERMS[name].taught]
+        self.lessons = nn.ModuleList(
+            Lesson(student, each, taught, features=features, match_scale=match_scale, memory_crop=memory_crop)
+            for each in teachers
+        )
+        own = [name for name in weights if not TERMS[name].taught]
         for name in own:
             TERMS[name].check(student)
         self.own_terms = nn.ModuleDict({name: TERMS[name](Surroundings()) for name in own})
         self.looks_inside = any(TERMS[name].looks_inside for name in own)
-        chosen = settings.truth if settings.truth is not None else method(settings.method).truth
-        self.truth_weight = chosen if chosen is not None else 1.0
 
     def train(self, mode: bool = True) -> Distillation:
         super().train(mode)
@@ -108,11 +117,11 @@ class Distillation(nn.Module):
         restored, inside = self.student.with_intermediates(low) if self.looks_inside else (self.student(low), None)
         pictures = restored.frames.float()
         seen = Seen(low, pictures, batch.hr, step, self.student, low_truth=batch.lr, intermediates=inside)
-        warm = step >= self.settings.warm_up
+        warm = step >= self.warm_up
         parts, summands = {}, []
         if batch.hr is not None:
             parts["reconstruction"] = charbonnier(seen.restored, batch.hr)
-            summands.append((self.truth_weight if warm else 1.0) * parts["reconstruction"])
+            summands.append((self.truth if warm else 1.0) * parts["reconstruction"])
         if warm:
             for lesson in self._lessons():
                 for name, value in lesson(seen, restored):
@@ -132,7 +141,7 @@ class Distillation(nn.Module):
         Args:
             clips: low-resolution training clips (B, T, 3, h, w).
         """
-        lessons = [lesson for lesson in self._lessons() if lesson.kinds and self.settings.match_scale]
+        lessons = [lesson for lesson in self._lessons() if lesson.kinds and lesson.match_scale]
         if lessons:
             found = [[lesson.attention(clip[:, :: self.student.time_scale]) for lesson in lessons] for clip in clips]
             for lesson, levels in zip(lessons, zip(*found, strict=True), strict=True):
@@ -183,15 +192,24 @@ class Lesson(nn.Module):
     Args:
         student: who learns.
         teacher: frozen here.
-        taught: term -> weight.
-        settings: of the distillation.
+        terms: names of those that compare with a teacher.
+        features: what is compared, as of `Distillation`.
+        match_scale: likewise.
+        memory_crop: likewise.
 
     Raises:
         ConfigError: the networks' frames or features cannot be compared.
     """
 
     def __init__(
-        self, student: VideoNetwork, teacher: Teacher, taught: dict[str, float], settings: DistillationConfig
+        self,
+        student: VideoNetwork,
+        teacher: Teacher,
+        terms: Iterable[str],
+        *,
+        features: Literal["auto", "hr", "lr"],
+        match_scale: bool,
+        memory_crop: int | None,
     ) -> None:
         super().__init__()
         self.teacher, self.name, self.weight, self.cache = teacher.network, teacher.name, teacher.weight, teacher.cache
@@ -204,23 +222,21 @@ class Lesson(nn.Module):
                 "make every frame that the student makes (STINet, STARnet and STVUN double the frame rate)."
             )
         self.every = self.teacher.time_scale // student.time_scale
-        asked = settings.features if settings.features is not None else method(settings.method).features
+        self.match_scale = match_scale
         self.term_kinds: dict[str, FeatureKind | None] = {}
-        terms = {}
-        for name in taught:
+        self.terms = nn.ModuleDict()
+        for name in terms:
             kind: FeatureKind | None = None
             if TERMS[name].compares is not None:
-                wanted: Literal["auto", "hr", "lr"] = "lr" if TERMS[name].compares == "lr" else asked
-                kind = compared_features(student, self.teacher, wanted)
+                kind = compared_features(student, self.teacher, "lr" if TERMS[name].compares == "lr" else features)
             channels = (_channels(student, kind), _channels(self.teacher, kind)) if kind is not None else (0, 0)
-            terms[name] = TERMS[name](Surroundings(*channels, settings.memory_crop))
+            self.terms[name] = TERMS[name](Surroundings(*channels, memory_crop))
             self.term_kinds[name] = kind
-        self.terms = nn.ModuleDict(terms)
         self.kinds = sorted({kind for kind in self.term_kinds.values() if kind is not None})
         needed = (kind if _native(self.teacher, kind) else "hr" for kind in self.kinds)
         self.fields = frozenset(f"{kind}_features" for kind in needed)
         self.teacher_gains: dict[str, float] = dict.fromkeys(self.kinds, 1.0)
-        self.gains: dict[str, float] = {} if settings.match_scale else dict.fromkeys(self.kinds, 1.0)
+        self.gains: dict[str, float] = {} if match_scale else dict.fromkeys(self.kinds, 1.0)
 
     def forward(self, seen: Seen, restored: Upsampled) -> Iterator[tuple[str, Tensor]]:
         """Each term by name, unweighted, of a step that the student has restored."""
@@ -240,13 +256,13 @@ class Lesson(nn.Module):
     def taught(self, low: Tensor) -> Upsampled:
         """What the teacher makes of clips (B, T, 3, h, w), its own frame rate kept."""
         with torch.no_grad():
-            made: Upsampled = self.teacher(low) if self.cache is None else self.cache(low, self.fields)
-        return made
+            restored: Upsampled = self.teacher(low) if self.cache is None else self.cache(low, self.fields)
+        return restored
 
     def attention(self, clip: Tensor) -> dict[FeatureKind, float]:
         """How much of each kind the teacher has on low-resolution clips, (B, T, 3, h, w)."""
-        made = self.taught(clip)
-        return {kind: _mean_attention(_features(made, kind, self.teacher.scale)) for kind in self.kinds}
+        taught = self.taught(clip)
+        return {kind: _mean_attention(_features(taught, kind, self.teacher.scale)) for kind in self.kinds}
 
     def bring_to_usual(self, levels: Sequence[dict[FeatureKind, float]]) -> None:
         """Scale the teacher's features so that these levels average the usual one."""
@@ -282,25 +298,27 @@ class Lesson(nn.Module):
         return ours * self.gains[kind], theirs
 
 
-def compared_features(student: VideoNetwork, teacher: VideoNetwork, asked: Literal["auto", "hr", "lr"]) -> FeatureKind:
-    """Which features of the two networks are compared: F^SR where both have it, else F^LR, unless asked otherwise.
+def compared_features(
+    student: VideoNetwork, teacher: VideoNetwork, features: Literal["auto", "hr", "lr"]
+) -> FeatureKind:
+    """Which features of the two networks are compared; "auto" is F^SR where both have it, else F^LR.
 
     Raises:
-        ConfigError: F^SR was asked for, and one of the two has none.
+        ConfigError: F^SR is to be compared, and one of the two has none.
     """
     lacking = [
         f"the {role}'s {type(network).__name__}"
         for role, network in (("student", student), ("teacher", teacher))
         if network.hr_channels is None
     ]
-    if asked == "hr" and lacking:
+    if features == "hr" and lacking:
         raise ConfigError(
             f"distillation.features=hr compares high-resolution features, which {' and '.join(lacking)} has not; "
             "set it to lr or auto."
         )
-    if asked == "auto":
+    if features == "auto":
         return "lr" if lacking else "hr"
-    return asked
+    return features
 
 
 def _features(restored: Upsampled, which: FeatureKind, scale: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a teacher made of the crops of a training, kept on disk for the next run over the same crops."""
+"""What a teacher restored of the crops of a training, stored on disk for the next run over the same crops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["TeacherCache"]
 
 _CHECKED = 3
 _TOLERANCE = 0.02  # of the largest value; half precision alone costs 0.0005, other hardware in bfloat16 about 0.01
-_RESERVE = 2 << 30
+_RESERVE = 2 << 30  # bytes of the disk that are left free
 
 _FIELDS = ("frames", "hr_features", "lr_features")
 
@@ -32,16 +32,16 @@ log = logging.getLogger("distill")
 
 
 class TeacherCache:
-    """A teacher that looks up what it made before.
+    """A teacher that looks up what it restored before.
 
     Entries are keyed by the teacher's weights and settings, by the precision it computes in (autocast or not), and by
     the pixels of the low-resolution clip, and so by everything that made them: clip, frames, crop, turning and
     flipping, degradation. Runs of one seed and recipe draw the same crops, whatever their method, and find each
     other's entries; another seed draws others.
 
-    What was asked for is kept in half precision, each field of `Upsampled` in a file of its own, so a method that needs
-    frames alone finds those of any other. The result is rounded to half precision before it is kept as well, so
-    training is the same whether an entry was found or made. The first entries that are found are made anew and
+    What is wanted is stored in half precision, each field of `Upsampled` in a file of its own, so a method that needs
+    frames alone finds those of any other. The result is rounded to half precision before it is stored as well, so
+    training is the same whether an entry was found or not. The first entries that are found are computed anew and
     compared. Seven frames of a 96-pixel crop take 0.4 MB, 8.3 MB more with F^SR of 64 channels, 0.5 MB with F^LR of
     64: 2,000 steps of a batch of 1 with F^SR are 17 GB. Where the disk is nearly full, or does not take an entry, a
     warning says so and nothing more is written; the run goes on. Nothing is ever removed.
@@ -49,17 +49,15 @@ class TeacherCache:
     Args:
         folder: where entries lie, those of other teachers too; several runs may share it.
         teacher: frozen, in evaluation mode.
-        reserve: bytes of the disk that are left free.
 
     Raises:
         ConfigError: the folder is none and cannot be made.
     """
 
-    def __init__(self, folder: Path, teacher: VideoNetwork, reserve: int = _RESERVE) -> None:
+    def __init__(self, folder: Path, teacher: VideoNetwork) -> None:
         _check_folder(folder)
         self.teacher = teacher
         self.folder = folder / _digest(teacher)
-        self.reserve = reserve
         self.hits = self.misses = self.checked = 0
         self.writing = True
 
@@ -75,25 +73,25 @@ class TeacherCache:
         """
         wanted = [name for name in _FIELDS if name == "frames" or name in fields]
         keys = [_key(clip) for clip in low]
-        kept = self._read(keys, wanted)
-        if kept is not None:
+        stored = self._read(keys, wanted)
+        if stored is not None:
             self.hits += len(keys)
-            kept = {name: tensor.to(low.device) for name, tensor in kept.items()}
+            stored = {name: tensor.to(low.device) for name, tensor in stored.items()}
             if self.checked < _CHECKED:
-                self._check(kept, self.teacher(low))
-            return _upsampled(kept)
+                self._check(stored, self.teacher(low))
+            return _upsampled(stored)
         self.misses += len(keys)
-        made = {name: tensor for name, tensor in _present(self.teacher(low)).items() if name in wanted}
-        halves = {name: tensor.half() for name, tensor in made.items()}
-        if not all(bool(half.isfinite().all()) for half in halves.values()):  # beyond 65504: not to be kept so
-            return _upsampled({name: tensor.float() for name, tensor in made.items()})
+        computed = {name: tensor for name, tensor in _present(self.teacher(low)).items() if name in wanted}
+        halves = {name: tensor.half() for name, tensor in computed.items()}
+        if not all(bool(half.isfinite().all()) for half in halves.values()):  # beyond 65504: not to be stored so
+            return _upsampled({name: tensor.float() for name, tensor in computed.items()})
         self._write(keys, halves)
         return _upsampled({name: half.float() for name, half in halves.items()})
 
-    def _check(self, kept: dict[str, Tensor], live: Upsampled) -> None:
-        made = _present(live)
-        for name, tensor in kept.items():
-            expected = made[name].float()
+    def _check(self, stored: dict[str, Tensor], restored: Upsampled) -> None:
+        computed = _present(restored)
+        for name, tensor in stored.items():
+            expected = computed[name].float()
             difference = (expected - tensor).abs().max() if expected.shape == tensor.shape else torch.tensor(torch.inf)
             if not difference <= _TOLERANCE * expected.abs().max():
                 raise CheckFailed(
@@ -112,7 +110,7 @@ class TeacherCache:
                 for name in wanted:
                     with safe_open(self._path(key, name), framework="pt") as file:
                         found[name].append(file.get_tensor(name).float())  # autocast refuses to stack halves
-        except (OSError, SafetensorError):  # none yet, or damaged: it is made anew
+        except (OSError, SafetensorError):  # none yet, or damaged: it is computed anew
             return None
         if any(tensor.shape != tensors[0].shape for tensors in found.values() for tensor in tensors):
             return None
@@ -123,8 +121,8 @@ class TeacherCache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self.folder).free < self.reserve:
-                raise OSError(errno.ENOSPC, f"less than {self.reserve / (1 << 30):.3g} GB of the disk are free")
+            if shutil.disk_usage(self.folder).free < _RESERVE:
+                raise OSError(errno.ENOSPC, f"less than {_RESERVE / (1 << 30):.3g} GB of the disk are free")
             for name, tensor in halves.items():
                 for key, half in zip(keys, tensor.cpu(), strict=True):
                     with replacing(self._path(key, name)) as temporary:
@@ -146,8 +144,8 @@ def _key(clip: Tensor) -> str:
     return key.hexdigest()
 
 
-def _present(made: Upsampled) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in zip(_FIELDS, made, strict=True) if tensor is not None}
+def _present(restored: Upsampled) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in zip(_FIELDS, restored, strict=True) if tensor is not None}
 
 
 def _upsampled(fields: dict[str, Tensor]) -> Upsampled:

@@ -52,6 +52,15 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_recipe_is_read_without_torch_or_any_network():
+    code = """
+import sys, distill.training.config
+heavy = ("torch", "teachers", "students", "export", "distill.networks", "distill.interfaces", "distill.losses")
+sys.exit(", ".join(name for name in heavy if name in sys.modules) or 0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_public_names_exist():
     code = """
 import importlib, pkgutil, sys

@@ -14,7 +14,7 @@ from distill.data import find_clips
 from distill.data.excerpt import Excerpt, parts
 from distill.errors import DataError
 from distill.networks.checkpoint import Described, read, save
-from distill.training.adaptation import adaptation, held_out, prepare_adaptation
+from distill.training.adaptation import adaptation_recipe, held_out, prepare_adaptation
 from distill.training.config import Config, DataConfig
 from distill.training.run_folder import RunFolder
 from students.fastdvdnet import FastDVDnet
@@ -121,9 +121,9 @@ def test_what_the_teacher_shows_is_learnt_where_nothing_was_trained_on(document,
 
 def test_what_is_held_out_is_never_drawn(student, clip, tmp_path):
     settings = [text for text in SMALL if "=" in text]
-    config = adaptation(str(student), settings, {"data.unlabelled": str(clip)})
-    prepared, found = prepare_adaptation(config, RunFolder(tmp_path / "run"), "distill adapt")
-    sampler = prepared.trainer.unlabelled
+    config = adaptation_recipe(str(student), settings, {"data.unlabelled": str(clip)})
+    trainer, found = prepare_adaptation(config, RunFolder(tmp_path / "run"), "distill adapt")
+    sampler = trainer.unlabelled
     seen = {round(float(level) * 51) for step in range(40) for level in sampler.batch(step).lr[0, :, 0, 0, 0]}
     assert seen == set(range(10))
     (rest,) = found

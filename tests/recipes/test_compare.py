@@ -11,7 +11,7 @@ from distill.cli import main
 from distill.comparison.paper_tables import find_table, read_table, table_rows
 from distill.comparison.running import methods_as_rows
 from distill.errors import ConfigError
-from distill.losses.methods import method, weights
+from distill.losses.methods import METHODS, resolve
 from distill.settings import read_yaml
 from distill.training.config import Config, DataConfig, DistillationConfig
 from tests.recipes.test_documents import RECIPES
@@ -94,7 +94,7 @@ def test_other_settings_are_refused(compared, judge, capsys, arguments):
 def test_a_changed_weight_stays_with_the_methods_that_have_the_term():
     config = Config(distillation=DistillationConfig(weights={"time": 50.0}), data=DataConfig(unlabelled="more"))
     rows = methods_as_rows(config, ["none", "output", "std"])
-    found = {name: weights(row.distillation.method, row.distillation.weights) for name, row in rows.items()}
+    found = {name: resolve(row.distillation.method, row.distillation.weights).weights for name, row in rows.items()}
     assert found == {"none": {}, "output": {"output": 1.0}, "std": {"space": 0.1, "time": 50.0}}
     assert [row.data.unlabelled for row in rows.values()] == [None, "more", "more"]
 
@@ -144,13 +144,12 @@ def test_wrong_input(tmp_path, judge, capsys, extra, message, arguments):
 def _what_is_learnt(config):
     """Terms with their weights, and the features they compare."""
     settings = config.distillation
-    features = settings.features or method(settings.method).features
-    terms = weights(settings.method, settings.weights)
+    chosen = resolve(settings.method, settings.weights, features=settings.features)
     if settings.method == "none":
-        assert not terms, "the control has terms"
+        assert not chosen.weights, "the control has terms"
     else:
-        assert set(terms) == set(method(settings.method).weights)
-    return tuple(terms.items()), features
+        assert set(chosen.weights) == set(METHODS[settings.method].weights)
+    return tuple(chosen.weights.items()), chosen.features
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)

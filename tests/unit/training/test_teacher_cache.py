@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from distill.data import CropSampler, find_clips, sample_clips
 from distill.errors import CheckFailed, ConfigError
-from distill.training.config import DistillationConfig
+from distill.losses.methods import METHODS
 from distill.training.task import Distillation, Teacher
 from distill.training.teacher_cache import TeacherCache
 from students.fastdvdnet import FastDVDnet
@@ -196,10 +196,13 @@ def warnings_of_distill(caplog):
         yield lambda: [record.message for record in caplog.records]
 
 
-def test_a_disk_nearly_full_is_told_once_and_what_is_there_still_serves(tmp_path, clip, warnings_of_distill) -> None:
+def test_a_disk_nearly_full_is_told_once_and_what_is_there_still_serves(
+    tmp_path, clip, warnings_of_distill, monkeypatch
+) -> None:
     asked(TeacherCache(tmp_path, tiny()), clip)
     before = files(tmp_path)
-    cache = TeacherCache(tmp_path, tiny(), reserve=1 << 60)
+    monkeypatch.setattr("distill.training.teacher_cache._RESERVE", 1 << 60)  # no disk has as much to leave free
+    cache = TeacherCache(tmp_path, tiny())
     for shift in range(3):
         asked(cache, clip.roll(shift, -1))
     assert (cache.hits, cache.misses) == (2, 4)
@@ -242,8 +245,8 @@ def test_runs_of_one_seed_find_each_others_entries_whatever_the_method(tmp_path)
         cache = TeacherCache(tmp_path, tiny()) if cached else None
         torch.manual_seed(0)
         student = FastDVDnet(channels=8, blocks=1, widths=(8, 8, 8), frame_channels=4)
-        settings = DistillationConfig(method=method, warm_up=0, memory_crop=8)
-        task = Distillation(student, [Teacher(tiny(), cache=cache)], settings).train()
+        teachers = [Teacher(tiny(), cache=cache)]
+        task = Distillation(student, teachers, METHODS[method].weights, memory_crop=8).train()
         clips = find_clips(sample_clips("train"))
         sampler = CropSampler(clips, frames=3, crop=32, batch_size=1, seed=seed)
         losses[method, cached] = [task(sampler.batch(step), step)["loss"].item() for step in range(4)]
