@@ -51,7 +51,7 @@ def methods_as_rows(config: Config, methods: Sequence[str]) -> dict[str, Config]
     """A row for each method of distillation.
 
     Raises:
-        ConfigError: a method is named twice, there is no such method, or a row would learn nothing by it.
+        ConfigError: a method is named twice, there is none of that name, or as `comparison_row`.
     """
     if repeated := sorted({name for name in methods if methods.count(name) > 1}):
         raise ConfigError(f"--methods names {', '.join(repeated)} more than once.")
