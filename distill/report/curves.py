@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from distill.comparison.results import Comparison, Run
-from distill.report.plots import Line
+from distill.pages.plots import Line
 
 __all__ = ["CurvePanel", "Curves", "learning_curves"]
 

@@ -1,4 +1,4 @@
-"""The tables and lists of a comparison's page."""
+"""What the tables and lists of a comparison's page show."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from distill.comparison.answers import Answer, Metric, Table, signed
 from distill.comparison.facts import Cost, Reproduction
 from distill.comparison.intervals import Interval
 from distill.comparison.results import Comparison
-from distill.pages.markup import Markup, element, joined
+from distill.pages.tables import Cell, PlainTable, TableRow
 
-__all__ = ["conventions_line", "cost_list", "differences_table", "reproduce", "seeds_table", "value_table"]
+__all__ = ["conventions_line", "cost_facts", "differences_table", "recipes_table", "repeat_facts", "seeds_table"]
+__all__ += ["shared_recipe", "unfair_facts", "value_table"]
+
+Facts = list[tuple[str, str]]
 
 _LONG = {"lpips": "LPIPS", "tof": "tOF", "warping": "Warping"}
 """Metrics that bring a sentence of their own."""
@@ -34,132 +37,101 @@ def conventions_line(convention: Mapping[str, Any], clips: int) -> str:
     return " ".join([told, *sentences])
 
 
-def differences_table(answers: Sequence[Answer], metrics: Mapping[str, Metric]) -> Markup:
+def differences_table(answers: Sequence[Answer], metrics: Mapping[str, Metric]) -> PlainTable:
     """Every answer by every metric, both intervals."""
-    head = ("method", "against", "metric", "difference", "95 %, these clips", "95 %, clips like these", "better in", "")
+    intervals = ("95 %, these clips", "95 %, clips like these")
+    heads = ("method", "against", "metric", "difference", *intervals, "better in", "")
     rows = []
     for answer in answers:
         metric = metrics[answer.metric]
-        pairs = len(answer.seeds) * len(answer.clips)
         tone = {"yes": "ok", "no": "bad", "not shown": "doubt"}[answer.verdict]
         verdict = {"yes": "better", "no": "worse", "not shown": answer.told_verdict}[answer.verdict]
-        rows.append(
-            element(
-                "tr",
-                element("th", answer.method, class_="what", scope="row"),
-                element("td", answer.against, class_="text"),
-                element("td", metric.name, class_="text"),
-                element("td", metric.measured(answer.mean)),
-                element("td", _ends(answer.over_seeds, metric)),
-                element("td", _ends(answer.over_seeds_and_clips, metric)),
-                element("td", f"{answer.better} of {pairs}"),
-                element("td", verdict, class_=f"text {tone}"),
-            )
-        )
-    return _table(head, rows, ("text", "text", "text"))
+        cells = [
+            Cell(answer.against),
+            Cell(metric.name),
+            Cell(metric.measured(answer.mean)),
+            Cell(_ends(answer.over_seeds, metric)),
+            Cell(_ends(answer.over_seeds_and_clips, metric)),
+            Cell(f"{answer.better} of {len(answer.seeds) * len(answer.clips)}"),
+            Cell(verdict, f"text {tone}"),
+        ]
+        rows.append(TableRow(answer.method, cells))
+    return PlainTable(heads, rows, texts=3)
 
 
-def value_table(table: Table, metric: Metric, methods: Sequence[str]) -> Markup:
+def value_table(table: Table, metric: Metric, methods: Sequence[str]) -> PlainTable:
     """Clips down, contenders across."""
     contenders = list(table.rows["average"])
     best = (max if metric.higher_is_better else min)(methods, key=lambda method: table.rows["average"][method])
     rows = []
     for clip, values in table.rows.items():
-        cells = []
-        for contender in contenders:
-            change = table.to_none[clip].get(contender)
-            cells.append(
-                element(
-                    "td",
-                    metric.told(values[contender]),
-                    element("small", signed(change, metric.digits)) if change is not None else "",
-                    class_="best" if clip == "average" and contender == best else None,
-                )
+        changes = table.to_none[clip]
+        cells = [
+            Cell(
+                metric.told(values[contender]),
+                "best" if clip == "average" and contender == best else "",
+                signed(changes[contender], metric.digits) if contender in changes else "",
             )
-        rows.append(
-            element(
-                "tr",
-                element("th", clip, class_="what", scope="row"),
-                *cells,
-                class_="sum" if clip == "average" else None,
-            )
-        )
-    return _table(("clip", *contenders), rows, ("text",))
+            for contender in contenders
+        ]
+        rows.append(TableRow(clip, cells, "sum" if clip == "average" else ""))
+    return PlainTable(("clip", *contenders), rows)
 
 
-def seeds_table(table: Table, metric: Metric, methods: Sequence[str]) -> Markup:
+def seeds_table(table: Table, metric: Metric, methods: Sequence[str]) -> PlainTable:
     """Seeds down, methods across."""
     rows = [
-        element(
-            "tr",
-            element("th", f"seed {seed}", class_="what", scope="row"),
-            *(element("td", metric.told(values[method]) if method in values else "-") for method in methods),
-        )
+        TableRow(f"seed {seed}", [Cell(metric.told(values[method]) if method in values else "-") for method in methods])
         for seed, values in table.by_seed.items()
     ]
-    return _table(("seed", *methods), rows, ("text",))
+    return PlainTable(("seed", *methods), rows)
 
 
-def cost_list(costs: Sequence[Cost]) -> Markup:
-    """What each student costs and how long its runs took."""
-    parts = []
-    for cost in costs:
-        keywords = ", ".join(f"{name}={value}" for name, value in cost.keywords.items())
-        shared = f", one architecture for {', '.join(cost.methods)}" if len(cost.methods) > 1 else ""
-        doubled = cost.keywords.get("time_scale", 1) == 2
-        restored = "a restored frame and the one before it, in windows" if doubled else "a restored frame"
-        facts = [
-            ("Student", f"{cost.network}{f' ({keywords})' if keywords else ''}{shared}"),
-            ("Parameters", f"{cost.parameters:,}"),
-            ("Multiply-accumulates", f"{cost.macs / 1e9:.2f} billion for {restored}, low resolution {cost.size}"),
-        ]
-        if any(cost.minutes.values()):
-            minutes = [f"{method} {fmean(found):.1f} min" for method, found in cost.minutes.items() if found]
-            facts.append(("Training of one run", f"{', '.join(minutes)} (mean of its seeds, with validation)"))
-        parts.append(_list([*facts, ("Trained on", ", ".join(cost.devices))]))
-    told = "Distillation changes what a student learns, not what it is: it costs the phone nothing."
-    return joined(element("h2", "What the student costs"), element("p", told, class_="soft"), *parts)
-
-
-def reproduce(found: Reproduction, comparison: Comparison) -> Markup:
-    """Command, recipe, versions; and whatever the runs differ in."""
-    parts = [element("h2", "How to repeat it"), element("pre", found.command)]
+def cost_facts(cost: Cost) -> Facts:
+    """What a student costs and how long its runs took."""
+    keywords = ", ".join(f"{name}={value}" for name, value in cost.keywords.items())
+    shared = f", one architecture for {', '.join(cost.methods)}" if len(cost.methods) > 1 else ""
+    doubled = cost.keywords.get("time_scale", 1) == 2
+    restored = "a restored frame and the one before it, in windows" if doubled else "a restored frame"
     facts = [
+        ("Student", f"{cost.network}{f' ({keywords})' if keywords else ''}{shared}"),
+        ("Parameters", f"{cost.parameters:,}"),
+        ("Multiply-accumulates", f"{cost.macs / 1e9:.2f} billion for {restored}, low resolution {cost.size}"),
+    ]
+    if any(cost.minutes.values()):
+        minutes = [f"{method} {fmean(found):.1f} min" for method, found in cost.minutes.items() if found]
+        facts.append(("Training of one run", f"{', '.join(minutes)} (mean of its seeds, with validation)"))
+    return [*facts, ("Trained on", ", ".join(cost.devices))]
+
+
+def repeat_facts(found: Reproduction, comparison: Comparison) -> Facts:
+    """Where the runs are, their seeds, footage, versions and machine."""
+    return [
         ("Folder", "METHOD/seed-S/ holds each run: recipe, log, weights, figures"),
         ("Seeds", ", ".join(map(str, comparison.seeds))),
         ("Judged on", comparison.judge),
         *((key, str(value)) for key, value in found.environment.items()),
     ]
-    parts.append(_list(facts))
-    if found.differences:
-        methods = [
-            method for method in comparison.methods if any(method in each for each in found.differences.values())
-        ]
-        rows = [
-            element(
-                "tr",
-                element("th", key, class_="what", scope="row"),
-                *(element("td", _plain(values.get(method)), class_="text") for method in methods),
-            )
-            for key, values in found.differences.items()
-        ]
-        parts += [
-            element("h3", "The recipes differ in"),
-            _table(("key", *methods), rows, ("text",) * (1 + len(methods))),
-        ]
-    if found.unfair:
-        parts.append(element("h3", "And in what should be alike"))
-        parts.append(
-            _list(
-                [
-                    (key, "; ".join(f"{run}: {value}" for run, value in each.items()))
-                    for key, each in found.unfair.items()
-                ]
-            )
-        )
-    shared = "\n".join(f"{key}: {_plain(value)}" for key, value in found.recipe.items())
-    parts += [element("h3", "All of them share"), element("pre", shared)]
-    return joined(*parts)
+
+
+def recipes_table(found: Reproduction, methods: Sequence[str]) -> PlainTable:
+    """What the comparison is about: keys of the recipe down, the methods that have any across."""
+    methods = [method for method in methods if any(method in each for each in found.differences.values())]
+    rows = [
+        TableRow(key, [Cell(_plain(values.get(method))) for method in methods])
+        for key, values in found.differences.items()
+    ]
+    return PlainTable(("key", *methods), rows, texts=1 + len(methods))
+
+
+def unfair_facts(found: Reproduction) -> Facts:
+    """Key by key, what each run has where all should have the same."""
+    return [(key, "; ".join(f"{run}: {value}" for run, value in each.items())) for key, each in found.unfair.items()]
+
+
+def shared_recipe(found: Reproduction) -> str:
+    """The keys that all runs share, a line each."""
+    return "\n".join(f"{key}: {_plain(value)}" for key, value in found.recipe.items())
 
 
 def _plain(value: object) -> str:
@@ -170,16 +142,3 @@ def _ends(interval: Interval | None, metric: Metric) -> str:
     if interval is None:
         return "-"
     return f"{signed(interval.low, metric.digits)} to {signed(interval.high, metric.digits)}"
-
-
-def _list(facts: Sequence[tuple[str, str]]) -> Markup:
-    return element("dl", *(joined(element("dt", name), element("dd", text)) for name, text in facts))
-
-
-def _table(head: Sequence[str], rows: Sequence[Markup], classes: Sequence[str]) -> Markup:
-    kinds = [*classes, *[None] * (len(head) - len(classes))]
-    names = element(
-        "tr", *(element("th", name, scope="col", class_=kind) for name, kind in zip(head, kinds, strict=True))
-    )
-    table = element("table", element("thead", names), element("tbody", *rows), class_="plain")
-    return element("div", table, class_="scroll")

@@ -19,11 +19,11 @@ from distill.report.gallery import gallery
 from distill.report.page import Findings, headlines, html
 from distill.report.page_tables import conventions_line
 
-__all__ = ["ProofReport", "report"]
+__all__ = ["ComparisonReport", "report"]
 
 
 @dataclass(frozen=True)
-class ProofReport:
+class ComparisonReport:
     """What was found, and where it was written.
 
     Attributes:
@@ -54,7 +54,7 @@ class ProofReport:
         return _document(self.findings)
 
 
-def report(folder: Path, target: Path | None = None) -> ProofReport:
+def report(folder: Path, target: Path | None = None) -> ComparisonReport:
     """Read a comparison and write report.html and report.json.
 
     Args:
@@ -78,7 +78,7 @@ def report(folder: Path, target: Path | None = None) -> ProofReport:
         gallery(comparison, found),
     )
     place = target if target is not None else folder
-    written = ProofReport(findings, place / "report.html", place / "report.json")
+    written = ComparisonReport(findings, place / "report.html", place / "report.json")
     try:
         for path, text in (
             (written.html, html(findings)),

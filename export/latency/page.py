@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from distill import __version__
-from distill.pages.markup import Markup, element, joined
-from distill.pages.plots import KINDS, Bar, curve, share_bars, stacked, time_bars
-from distill.pages.style import STYLE
-from export.interfaces import Operators
-from export.latency.measuring import Profile
+from distill.pages.plots import Bar, curve, share_bars, time_bars
+from distill.pages.rendering import render
+from distill.pages.tables import Figure
+from export.latency.measuring import Profile, Sustained
 from export.latency.page_tables import evidence_table, operator_tables, row_table, size_name
 from export.latency.row import ALLOWED_LOSS_DB, VIDEO_RATES, Row, counted_threads
 from export.latency.timing import STANDARD
@@ -31,37 +30,24 @@ def html(profile: Profile, command: str) -> str:
     Returns:
         HTML in UTF-8 with its style and plots inside; it asks for nothing from a network.
     """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"Latency report: {', '.join(dict.fromkeys(row.entry for row in profile.rows))}"),
-        element("style", Markup(STYLE)),
-    )
-    body = element(
-        "body",
-        _header(profile),
-        _losses(profile.rows),
-        element("h2", "All figures"),
-        row_table(profile),
-        _conventions(profile.rows),
-        _times(profile.rows),
-        _limits(profile),
-        _sustained(profile),
-        _operators(profile.operators),
-        _method(profile, command),
-    )
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
-
-
-def _header(profile: Profile) -> Markup:
+    rows = profile.rows
     date = profile.date.replace("T", " ").replace("+00:00", " UTC")
-    return element(
-        "header",
-        element("h1", "What one restored frame costs"),
-        element("p", f"{profile.machine.name}. {date}, distill-vsr {__version__}.", class_="soft"),
-        element("p", profile.phones, class_="banner"),
-        element("ul", *(element("li", line) for line in _summary(profile))),
+    return render(
+        "export.latency",
+        entries=list(dict.fromkeys(row.entry for row in rows)),
+        made=f"{profile.machine.name}. {date}, distill-vsr {__version__}.",
+        phones=profile.phones,
+        summary=_summary(profile),
+        losses=list(_losses(rows)),
+        row_table=row_table(rows),
+        conventions=list(dict.fromkeys(row.fidelity.convention for row in rows if row.fidelity)),
+        times=list(_times(rows)),
+        limits=list(_limits(rows)),
+        sustained=[_sustained(each) for each in profile.sustained],
+        operators=[operator_tables(each) for each in profile.operators],
+        measured=_measured(profile),
+        evidence=evidence_table(rows),
+        command=command,
     )
 
 
@@ -103,118 +89,60 @@ def _fastest(place: str, valid: Sequence[Row]) -> list[str]:
     return [f"{text}."]
 
 
-def _losses(rows: Iterable[Row]) -> Markup:
+def _losses(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
     """Every entry that loses more than is allowed, with the layers that it is put down to."""
     found = {row.entry: row.fidelity for row in rows if row.fidelity and row.fidelity.lossy}
-    parts = []
     for entry, fidelity in found.items():
         assert fidelity.change_db is not None
-        text = f" loses {-fidelity.change_db:.2f} dB against its PyTorch network; {ALLOWED_LOSS_DB} dB is allowed."
-        layers = f" It is put down to: {', '.join(fidelity.blamed)}." if fidelity.blamed else ""
-        parts.append(element("p", element("strong", entry), text, layers, class_="loss"))
-    return joined(*parts)
+        text = f"loses {-fidelity.change_db:.2f} dB against its PyTorch network; {ALLOWED_LOSS_DB} dB is allowed."
+        yield entry, text + (f" It is put down to: {', '.join(fidelity.blamed)}." if fidelity.blamed else "")
 
 
-def _conventions(rows: Iterable[Row]) -> Markup:
-    told = dict.fromkeys(row.fidelity.convention for row in rows if row.fidelity)
-    return joined(
-        *(element("p", f"PSNR: {each}. Change: against the PyTorch network.", class_="soft") for each in told)
-    )
-
-
-def _times(rows: Sequence[Row]) -> Markup:
-    parts = []
+def _times(rows: Sequence[Row]) -> Iterator[Figure]:
     deadlines = {f"{rate} fps": 1e3 / rate for rate in VIDEO_RATES}
     for size in dict.fromkeys(size_name(row) for row in rows):
-        here = [row for row in rows if size_name(row) == size and row.absent is None]
-        bars = [_time_bar(row, _label(row, rows)) for row in sorted(here, key=lambda row: row.p50_ms or 0)]
+        timed = [(row.p50_ms, row) for row in rows if size_name(row) == size and row.p50_ms is not None]
+        bars = [_time_bar(ms, row, _label(row, rows)) for ms, row in sorted(timed, key=lambda each: each[0])]
         if bars:
-            plot = time_bars(bars, deadlines, f"Time of one run, {size}")
-            parts.append(element("figure", element("figcaption", size), plot))
-    if not parts:
-        return Markup()
-    told = (
-        "A run restores one frame, or two where it is so said. "
-        "Bars end at the median; a line goes on to the 99th percentile, with a tick at the 90th; › is where something "
-        "leaves the plot. Dashed: the time that video of 60, 30 and 24 frames per second leaves. "
-        "Blue: files; grey: PyTorch; violet: phones; pale: too short to be valid."
-    )
-    return joined(element("h2", "Time of one run"), element("p", told, class_="soft"), *parts)
+            yield Figure(size, time_bars(bars, deadlines, f"Time of one run, {size}"))
 
 
-def _time_bar(row: Row, label: str) -> Bar:
-    assert row.p50_ms is not None
-    mark = "" if row.valid else " (too short)"
-    return Bar(label, row.p50_ms, f"{row.p50_ms:.1f} ms{mark}", _tone(row), row.valid, row.p90_ms, row.p99_ms)
+def _time_bar(ms: float, row: Row, label: str) -> Bar:
+    figure = f"{ms:.1f} ms" if row.valid else f"({ms:.1f} ms)"
+    return Bar(label, ms, figure, _tone(row), row.valid, row.p90_ms, row.p99_ms)
 
 
-def _limits(profile: Profile) -> Markup:
-    parts = []
-    for size in dict.fromkeys(size_name(row) for row in profile.rows):
+def _limits(rows: Sequence[Row]) -> Iterator[Figure]:
+    for size in dict.fromkeys(size_name(row) for row in rows):
         bars = []
-        for row in profile.rows:
+        for row in rows:
             if size_name(row) == size and row.share_of_peak is not None and row.gflops is not None:
-                told = f"{row.share_of_peak:.0%} ({row.gflops:.0f} of {row.peak_gflops:.0f})"
-                bars.append(Bar(_label(row, profile.rows), row.share_of_peak, told, _tone(row), row.valid))
+                figure = f"{row.share_of_peak:.0%} ({row.gflops:.0f} of {row.peak_gflops:.0f})"
+                bars.append(Bar(_label(row, rows), row.share_of_peak, figure, _tone(row), row.valid))
         if bars:
-            ordered = sorted(bars, key=lambda bar: -bar.value)
-            parts.append(
-                element("figure", element("figcaption", size), share_bars(ordered, f"Share of the limit, {size}"))
-            )
-    if not parts:
-        return Markup()
-    told = (
-        "Operations a second at the median run (two for each multiply-accumulate) against the most that as many "
-        "threads of this machine were seen to reach in the same session; in brackets GFLOP/s. int8 is held against "
-        "int8's peak where that was measured."
-    )
-    return joined(element("h2", "How far from the machine's limit"), element("p", told, class_="soft"), *parts)
+            bars.sort(key=lambda bar: -bar.value)
+            yield Figure(size, share_bars(bars, f"Share of the limit, {size}"))
 
 
-def _sustained(profile: Profile) -> Markup:
-    if not profile.sustained:
-        return Markup()
-    parts = []
-    for each in profile.sustained:
-        height, width = each.size
-        name = f"{each.form}, {width}x{height}, {counted_threads(each.threads)}"
-        told = f"{name}: {each.fps[0]:.1f} → {each.fps[-1]:.1f} fps, last over first {each.last_over_first:.2f}"
-        parts.append(element("figure", element("figcaption", told), curve(each.fps, each.seconds, told)))
-    told = "Frames per second over a run without a pause, one entry after another: a machine that warms up slows down."
-    heading = joined(element("h2", "Sustained run"), element("p", told, class_="soft"))
-    return joined(heading, element("div", *parts, class_="panels"))
+def _sustained(run: Sustained) -> Figure:
+    height, width = run.size
+    name = f"{run.form}, {width}x{height}, {counted_threads(run.threads)}"
+    caption = f"{name}: {run.fps[0]:.1f} → {run.fps[-1]:.1f} fps, last over first {run.last_over_first:.2f}"
+    return Figure(caption, curve(run.fps, run.seconds, caption))
 
 
-def _operators(found: Sequence[Operators]) -> Markup:
-    if not found:
-        return Markup()
-    told = (
-        "By ONNX Runtime's profiler, after its own optimisations. Profiling itself takes time, so the sums are more "
-        "than the times above."
-    )
-    parts = [element("h2", "Where the time goes"), element("p", told, class_="soft")]
-    for each in found:
-        height, width = each.size
-        name = f"{each.entry}, {width}x{height}, {counted_threads(each.threads)}: {each.ms:.1f} ms"
-        shares = [(kind.type, kind.share) for kind in each.types]
-        if len(shares) > KINDS:
-            shares = [*shares[: KINDS - 1], ("all else", sum(share for _, share in shares[KINDS - 1 :]))]
-        parts += [element("h3", name), element("figure", stacked(shares, name)), operator_tables(each)]
-    return joined(*parts)
-
-
-def _method(profile: Profile, command: str) -> Markup:
+def _measured(profile: Profile) -> list[tuple[str, str]]:
     protocol, machine = profile.protocol, profile.machine
-    kept = (
+    rules = (
         f"At least {protocol.warmup} runs of warm-up, then at least {protocol.minimum_runs} runs and "
         f"{protocol.minimum_seconds:g} s, at most {protocol.budget_seconds:g} s for a row. All rows of one size take "
         "turns run by run, in an order drawn anew each round, so that a busy moment does not pick the winner. A row "
         f"is valid with {STANDARD.warmup} runs of warm-up, {STANDARD.minimum_runs} runs and "
         f"{STANDARD.minimum_seconds:g} s."
     )
-    facts = [
+    return [
         ("One run", "restores one frame: from its window of frames, or (streaming) from one new frame and memories."),
-        ("Protocol", kept),
+        ("Protocol", rules),
         ("Load, first run, peak memory", _cold(profile.rows)),
         ("MAC", "multiply-accumulates of all convolutions and matrix products of a run, fixed interpolating ones too."),
         ("MAI 2025", "2^(2 (PSNR - 27)) / ms, told for 320x180 → 1280x720 only; on a host it is no phone's score."),
@@ -224,14 +152,6 @@ def _method(profile: Profile, command: str) -> Markup:
         *((f"Limit, {counted_threads(peak.threads)}", _peak(peak)) for peak in profile.peaks),
         *((f"SHA-256 of {name}", digest) for name, digest in _digests(profile.rows).items()),
     ]
-    return joined(
-        element("h2", "How it was measured"),
-        element("dl", *(joined(element("dt", name), element("dd", text)) for name, text in facts)),
-        element("h3", "Evidence of each row"),
-        evidence_table(profile.rows),
-        element("h3", "To repeat it"),
-        element("pre", command),
-    )
 
 
 def _cold(rows: Iterable[Row]) -> str:

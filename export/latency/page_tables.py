@@ -1,18 +1,61 @@
-"""Tables of a latency report as HTML."""
+"""What the tables of a latency report show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from distill.pages.markup import Markup, element, joined
-from distill.pages.plots import KINDS
+from markupsafe import Markup
+
+from distill.pages.plots import COLOURS, stacked
+from distill.pages.tables import Cell, PlainTable, TableRow
 from export.interfaces import Operators
-from export.latency.measuring import Profile
-from export.latency.row import VIDEO_RATES, Row
+from export.latency.row import FAILED, NOT_RUN, VIDEO_RATES, Row, counted_threads
 from export.latency.table import number
 
-__all__ = ["evidence_table", "operator_tables", "row_table", "size_name"]
+__all__ = ["OperatorTables", "RowLine", "RowTable", "evidence_table", "operator_tables", "row_table", "size_name"]
+
+
+class RowLine(NamedTuple):
+    """One row as it is shown.
+
+    Attributes:
+        name: what ran.
+        detail: on what, and of which file.
+        cells: one for each column; none where the row has no times.
+        absent: why it has none, in a word or two; None where it has.
+        reason: the same as a sentence, after a colon.
+    """
+
+    name: str
+    detail: str
+    cells: Sequence[Cell] = ()
+    absent: Cell | None = None
+    reason: str = ""
+
+
+class RowTable(NamedTuple):
+    """All rows.
+
+    Attributes:
+        groups: (name, number of columns), left to right.
+        heads: of the columns.
+        sizes: (size, rows of that size); "" is what belongs to none.
+    """
+
+    groups: Sequence[tuple[str, int]]
+    heads: Sequence[Cell]
+    sizes: Sequence[tuple[str, Sequence[RowLine]]]
+
+
+class OperatorTables(NamedTuple):
+    """Where one file's time goes: the shares, types of operators, and the most expensive nodes."""
+
+    name: str
+    plot: Markup
+    types: PlainTable
+    nodes: PlainTable
 
 
 @dataclass(frozen=True)
@@ -20,13 +63,13 @@ class _Column:
     group: str
     head: str
     cell: Callable[[Row], str]
-    mark: Callable[[Row], str | None] = lambda row: None  # a class
+    mark: Callable[[Row], str] = lambda row: ""  # a class
 
 
 def _rate_column(rate: int) -> _Column:
-    def under(row: Row) -> str | None:
+    def under(row: Row) -> str:
         factor = row.real_time[rate]
-        return "under" if factor is not None and factor < 1 else None
+        return "under" if factor is not None and factor < 1 else ""
 
     return _Column("times real time, fps", f"{rate}", lambda row: number(row.real_time[rate], 2), under)
 
@@ -38,7 +81,7 @@ def _thousandth(value: float | None, unit: float, digits: int) -> str:
 _STATUS = {"ok": "ok", "too short": "doubt", "failed": "bad"}
 
 _FILE = [
-    _Column("file", "status", lambda row: row.status, lambda row: _STATUS.get(row.status)),
+    _Column("file", "status", lambda row: row.status, lambda row: _STATUS.get(row.status, "")),
     _Column("file", "MB", lambda row: number(row.file_mb, 2)),
 ]
 _QUALITY = [
@@ -47,7 +90,7 @@ _QUALITY = [
         "quality, dB",
         "change",
         lambda row: number(row.fidelity.change_db if row.fidelity else None, 3, sign=True),
-        lambda row: "bad" if row.fidelity and row.fidelity.lossy else None,
+        lambda row: "bad" if row.fidelity and row.fidelity.lossy else "",
     ),
 ]
 _TIMES = [
@@ -76,118 +119,91 @@ def size_name(row: Row) -> str:
     return f"{width}x{height}{larger}" + (", two restored frames a run" if row.time_scale == 2 else "")
 
 
-def row_table(profile: Profile) -> Markup:
+def row_table(rows: Sequence[Row]) -> RowTable:
     """Every row, by size, and that phones were not run where none was; the fastest valid median of a size is bold."""
-    rows = profile.rows
     columns = _FILE + (_QUALITY if any(row.fidelity for row in rows) else []) + _TIMES
     columns += [_SCORE] if any(row.mai_2025_score for row in rows) else []
-    body = []
+    groups = list(dict.fromkeys(column.group for column in columns))
+    sizes = []
     for size in dict.fromkeys(size_name(row) for row in rows):
-        body.append(element("tr", element("th", size, colspan=len(columns) + 1, scope="rowgroup"), class_="size"))
         here = [row for row in rows if size_name(row) == size]
         best = min((row.p50_ms for row in here if row.valid and row.p50_ms is not None), default=None)
-        body += [_line(row, columns, best=row.valid and row.p50_ms == best) for row in here]
+        sizes.append((size, [_line(row, columns, best=row.valid and row.p50_ms == best) for row in here]))
     if not any(row.where == "phone" for row in rows):
-        body.append(_absent("phones", "", "not run", "No figure here is a phone's.", len(columns)))
-    head = joined(_group_heads(columns), _heads(columns))
-    return _scrolling(element("thead", head), element("tbody", *body))
+        sizes.append(("", [_absent("phones", "", NOT_RUN, "No figure here is a phone's.")]))
+    return RowTable(
+        [(group, sum(column.group == group for column in columns)) for group in groups],
+        [Cell(column.head, _edge(columns, column)) for column in columns],
+        sizes,
+    )
 
 
-def _group_heads(columns: Sequence[_Column]) -> Markup:
-    groups = dict.fromkeys(column.group for column in columns)
-    widths = {group: sum(column.group == group for column in columns) for group in groups}
-    cells = [element("th", group, colspan=width, class_="group") for group, width in widths.items()]
-    return element("tr", element("th", class_="what"), *cells)
-
-
-def _heads(columns: Sequence[_Column]) -> Markup:
-    first = element("th", "what ran", class_="what")
-    return element("tr", first, *(element("th", each.head, class_=_edge(columns, each)) for each in columns))
-
-
-def _line(row: Row, columns: Sequence[_Column], *, best: bool) -> Markup:
+def _line(row: Row, columns: Sequence[_Column], *, best: bool) -> RowLine:
     if row.absent is not None:
-        return _absent(row.form, row.entry, row.absent, row.reason or "", len(columns))
+        return _absent(row.form, row.entry, row.absent, row.reason or "")
     cells = []
     for column in columns:
-        classes = [_edge(columns, column), column.mark(row), "best" if best and column.head == "p50" else None]
-        cells.append(element("td", column.cell(row), class_=" ".join(filter(None, classes)) or None))
+        kinds = [_edge(columns, column), column.mark(row), "best" if best and column.head == "p50" else ""]
+        cells.append(Cell(column.cell(row), " ".join(filter(None, kinds))))
     device = f", {row.device}" if row.where == "phone" else ""
-    return element("tr", _what(row.form, f"{row.units} · {row.entry}{device}"), *cells)
+    return RowLine(row.form, f"{row.units} · {row.entry}{device}", cells)
 
 
-def _absent(name: str, detail: str, status: str, reason: str, width: int) -> Markup:
-    kind = "bad" if status == "failed" else "doubt"
-    told = element("span", element("b", status, class_=kind), f": {reason}" if reason else "")
-    return element("tr", _what(name, detail), element("td", told, colspan=width, class_="long"))
+def _absent(name: str, detail: str, status: str, reason: str) -> RowLine:
+    kind = "bad" if status == FAILED else "doubt"
+    return RowLine(name, detail, absent=Cell(status, kind), reason=f": {reason}" if reason else "")
 
 
-def _what(name: str, detail: str) -> Markup:
-    return element("th", element("b", name), element("span", detail), class_="what", scope="row")
-
-
-def _edge(columns: Sequence[_Column], column: _Column) -> str | None:
+def _edge(columns: Sequence[_Column], column: _Column) -> str:
     """A line before the first column of a group."""
     first = next(each for each in columns if each.group == column.group)
-    return "begin" if first is column else None
+    return "begin" if first is column else ""
 
 
-def operator_tables(found: Operators) -> Markup:
-    """Types of operators, and the most expensive nodes."""
-    keys = [element("span", class_=f"key c{min(place, KINDS - 1)}") for place in range(len(found.types))]
+def operator_tables(found: Operators) -> OperatorTables:
+    """Of one file on one number of threads."""
+    height, width = found.size
+    name = f"{found.entry}, {width}x{height}, {counted_threads(found.threads)}: {found.ms:.1f} ms"
+    shares = [(kind.type, kind.share) for kind in found.types]
+    if len(shares) > COLOURS:
+        shares = [*shares[: COLOURS - 1], ("all else", sum(share for _, share in shares[COLOURS - 1 :]))]
     types = [
-        (joined(key, each.type), str(each.count), f"{each.ms:.2f}", f"{each.share:.1%}")
-        for key, each in zip(keys, found.types, strict=True)
+        TableRow(
+            each.type,
+            _cells(str(each.count), f"{each.ms:.2f}", f"{each.share:.1%}"),
+            colour=f"c{min(place, COLOURS - 1)}",
+        )
+        for place, each in enumerate(found.types)
     ]
-    nodes = [(each.name, each.type, f"{each.ms:.2f}", f"{each.share:.1%}") for each in found.nodes]
-    return element(
-        "div",
-        _plain(("operator", "nodes", "ms", "share"), types, texts=1),
-        _plain(("most expensive nodes", "operator", "ms", "share"), nodes, texts=2),
-        class_="panels wide",
+    nodes = [TableRow(each.name, _cells(each.type, f"{each.ms:.2f}", f"{each.share:.1%}")) for each in found.nodes]
+    return OperatorTables(
+        name,
+        stacked(shares, name),
+        PlainTable(("operator", "nodes", "ms", "share"), types),
+        PlainTable(("most expensive nodes", "operator", "ms", "share"), nodes, texts=2),
     )
 
 
-def evidence_table(rows: Iterable[Row]) -> Markup:
+def evidence_table(rows: Iterable[Row]) -> PlainTable:
     """What each row rests on: unit and runtime, runs and flags."""
-    head = (
-        "what ran",
-        "unit asked > got",
-        "runtime",
-        "warm-up",
-        "runs",
-        "seconds",
-        "long enough",
-        "enough runs",
-        "valid",
-    )
-    lines = []
-    for row in rows:
-        flags = [row.duration_met, row.query_met, row.valid]
-        asked = f"{row.unit_asked} > {row.unit_got}" if row.unit_asked else "-"
-        lines.append(
-            (
-                f"{size_name(row)}, {row.form}, {row.units}",
-                asked,
+    heads = ("what ran", "unit asked > got", "runtime", "warm-up", "runs", "seconds")
+    flags = ("long enough", "enough runs", "valid")
+    lines = [
+        TableRow(
+            f"{size_name(row)}, {row.form}, {row.units}",
+            _cells(
+                f"{row.unit_asked} > {row.unit_got}" if row.unit_asked else "-",
                 f"{row.runtime or '-'} {row.runtime_version or ''}",
                 str(row.warmup_runs),
                 str(row.runs),
                 f"{row.duration_seconds:.1f}",
-                *("yes" if flag else "no" for flag in flags),
-            )
+                *("yes" if flag else "no" for flag in (row.duration_met, row.query_met, row.valid)),
+            ),
         )
-    return _plain(head, lines, texts=3)
+        for row in rows
+    ]
+    return PlainTable((*heads, *flags), lines, texts=3)
 
 
-def _plain(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> Markup:
-    """A table whose first `texts` columns are text and the others numbers."""
-
-    def cells(tag: str, values: Sequence[str]) -> list[Markup]:
-        return [element(tag, each, class_="text" if place < texts else None) for place, each in enumerate(values)]
-
-    body = [element("tr", *cells("td", line)) for line in lines]
-    return _scrolling(element("thead", element("tr", *cells("th", head))), element("tbody", *body))
-
-
-def _scrolling(*parts: Markup) -> Markup:
-    return element("div", element("table", *parts), class_="scroll")
+def _cells(*texts: str) -> list[Cell]:
+    return [Cell(text) for text in texts]

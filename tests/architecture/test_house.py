@@ -107,6 +107,11 @@ def test_the_wheel_holds_what_a_user_needs(tmp_path):
         "distill/losses/memory.py",
         "export/plan/devices/host.yaml",
         "export/latency/profile_schema.json",
+        "export/latency/page.html",
+        "distill/report/page.html",
+        "distill/pages/base.html",
+        "distill/pages/parts.html",
+        "distill/pages/style.css",
     ):
         assert needed in names, needed
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]

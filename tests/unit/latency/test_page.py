@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from distill.pages.markup import Markup, element
 from distill.pages.plots import Bar, share_bars, time_bars
 from export.interfaces import Node, Operators, OperatorType
 from export.latency.measuring import Profile, Sustained
@@ -125,8 +124,21 @@ def test_what_others_wrote_is_escaped(page):
     assert HOSTILE not in page
     text, _ = read(page)
     assert text.count(HOSTILE) >= 4, "name, reason, layer and command are told all the same"
-    assert element("p", "<b>", class_='"') == '<p class="&quot;">&lt;b&gt;</p>'
-    assert element("p", Markup("<b></b>"), None_=None) == "<p><b></b></p>"
+    plot = share_bars([Bar('<b> "quoted"', 0.5, "<i>", "own")], HOSTILE)
+    assert "<b>" not in plot
+    assert "<i>" not in plot
+    _, tags = read(plot)
+    assert tags[0][1]["aria-label"] == HOSTILE
+
+
+def test_a_file_may_be_named_like_an_element(profiled):
+    made = html(profiled.with_rows([timed("<b>.onnx", "onnx", "fp32", 30.0, sha256="beef")]), "")
+    assert "<b>.onnx" not in made
+    assert "&lt;b&gt;.onnx</span>" in made, "in the table"
+    assert "<dt>SHA-256 of &lt;b&gt;.onnx</dt>" in made
+    assert "&lt;b&gt;.onnx</title>" in made
+    text, _ = read(made)
+    assert "<b>.onnx · 1 thread" in text, "in the plots"
 
 
 def test_the_fastest_is_a_valid_row(page):

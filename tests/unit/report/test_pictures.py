@@ -13,8 +13,8 @@ from torch.nn import functional
 from distill.data import Clip, bicubic_upsample, degrade
 from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
 from distill.metrics.psnr_ssim import to_8_bit
+from distill.pages.plots import Difference, Line, differences, lines
 from distill.report.pictures import embedded, heat, marked, profile
-from distill.report.plots import Difference, Line, differences, lines
 from distill.report.scenes import bicubic, busiest, find_scene, restore
 
 CPU = torch.device("cpu")
