@@ -19,7 +19,7 @@ _BAR_ROW, _BAR = 44, 14
 _HEAD, _FOOT = 46, 36
 _DIFFERENCE_ROW = 46
 _ABOVE = 16  # room for the highest level's number
-_PHONE, _LETTER = 350, 7.5  # the width of a phone's page, and of a letter at most
+_PHONE, _LETTER = 350, 6.8  # the width of a phone's page, and of a letter as it comes
 
 
 @dataclass(frozen=True)
@@ -282,9 +282,11 @@ def _difference(row: Difference, middle: float, place: Callable[[float], float])
 
 
 def _texts(label: str, figure: str, y: float) -> list[Markup]:
-    """What stands over a row: its name on the left, its figure on the right."""
+    """What stands over a row: its name on the left, its figure on the right; a name too long for a phone is cut."""
+    room = int(_PHONE / _LETTER) - len(figure)
+    short = label if len(label) <= room else f"{label[: room // 2 - 1]}…{label[-(room - room // 2) :]}"
     return [
-        _element("text", label, x="0", y=y),
+        _element("text", short, x="0", y=y),
         _element("text", figure, x="100%", y=y, text_anchor="end", class_="strong"),
     ]
 
