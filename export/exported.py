@@ -18,7 +18,10 @@ from distill.layers import crop_to, pad_to_multiple
 from export.graphs.graph import PICTURES
 from export.interfaces import Array, Program
 
-__all__ = ["ExportedNetwork"]
+__all__ = ["ALLOWED_LOSS_DB", "ExportedNetwork"]
+
+ALLOWED_LOSS_DB = 0.1
+"""A file that loses more PSNR than this against its PyTorch network is marked."""
 
 
 class ExportedNetwork(VideoNetwork):

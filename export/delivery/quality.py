@@ -11,15 +11,12 @@ from typing import Any
 from distill.data import Clip
 from distill.errors import DataError
 from distill.metrics.evaluate import Evaluation, evaluate
-from export.exported import ExportedNetwork
+from export.exported import ALLOWED_LOSS_DB, ExportedNetwork
 from export.footage import FRAMES
 from export.formats import export
 from export.interfaces import Format, Order
 
-__all__ = ["ALLOWED_LOSS_DB", "Quality", "quality"]
-
-ALLOWED_LOSS_DB = 0.1
-"""A compressed student that loses more on a clip is told so."""
+__all__ = ["Quality", "quality"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,8 @@ class Quality:
                 f"{name:<{wide}}  {before.psnr:>10.3f}  {before.ssim:>6.4f}  {after.psnr:>8.3f}  {after.ssim:>6.4f}  "
                 f"{loss:>9.3f}{mark}"
             )
-        convention = self.before.table().splitlines()[-1]
         twin = "; of a twin of the file made for the clips' size" if self.twin else ""
-        return "\n".join([*lines, f"({convention}{twin})"])
+        return "\n".join([*lines, f"({self.before.convention_sentence}{twin})"])
 
 
 def quality(

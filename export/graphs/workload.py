@@ -126,13 +126,11 @@ class Workload:
         operations: in the order in which they run.
         peak_elements: the most elements of activations alive at once, inputs and outputs counted.
         weights: elements of all weights and other constants.
-        exchanged: elements of the graph's inputs and outputs.
     """
 
     operations: tuple[Operation, ...]
     peak_elements: int
     weights: int
-    exchanged: int
 
     @property
     def macs(self) -> int:
@@ -174,7 +172,6 @@ class _Reader:
             tuple(self.operation(node) for node in calls),
             self.peak(),
             sum(map(_elements, constants)),
-            sum(map(_elements, self.inputs)) + sum(map(_elements, self.outputs)),
         )
 
     def active_users(self, node: Node) -> bool:
