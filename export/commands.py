@@ -16,7 +16,7 @@ from distill.errors import ConfigError
 if TYPE_CHECKING:
     from distill.data import Clip
     from export.interfaces import Format
-    from export.latency.measuring import FileEntry, NetworkEntry
+    from export.latency.contender import Entry
     from export.latency.row import Row
 
 __all__ = ["add_commands"]
@@ -158,14 +158,15 @@ def _add_profile(commands: Any) -> None:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from export.latency.measuring import profile
+    from export.latency.measuring import check_settings, profile
 
     if options.report is not None and options.report.suffix != ".html":
         raise ConfigError(f"--report names {options.report}, expected a file ending in .html.")
     threads = options.threads or sorted({1, os.cpu_count() or 1})
+    check_settings(options.size, threads, options.sustained)
     # first, for what is missing is known at once
     phone = _phone_rows(options, options.threads or (1, 4)) if options.android else []
-    entries = _entries(options)
+    entries = _entries(options, max(threads))
     with progress(options, None, "run") as update:
         found = profile(
             entries,
@@ -185,7 +186,8 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row]:
     from export.formats import is_exported
-    from export.phones.android import DEFAULT_SIZE, profile_android
+    from export.latency.measuring import DEFAULT_SIZE
+    from export.phones.android import profile_android
 
     files = [Path(source) for source in options.sources if is_exported(Path(source))]
     return [
@@ -207,21 +209,30 @@ def _write_report(target: Path, found: Any, document: Any, command: str) -> None
         log.info("report  %s", path)
 
 
-def _entries(options: argparse.Namespace) -> list[FileEntry | NetworkEntry]:
+def _entries(options: argparse.Namespace, threads: int) -> list[Entry]:
+    """Each source opened once, and judged where there is footage; exported files on so many threads."""
     from distill.networks.opening import window_network
     from export.formats import is_exported
-    from export.latency.fidelity import fidelities
-    from export.latency.measuring import FileEntry, NetworkEntry
+    from export.latency.fidelity import Judged, fidelities
+    from export.latency.files import FileEntry
+    from export.latency.networks import NetworkEntry
 
-    quality = fidelities(options.sources, options.data) if options.data is not None else {}
-    entries: list[FileEntry | NetworkEntry] = []
-    for source in options.sources:
-        fidelity = quality.get(source)
-        if is_exported(Path(source)):
-            entries.append(FileEntry(Path(source), fidelity))
+    files = {name: FileEntry(Path(name), threads=threads) for name in options.sources if is_exported(Path(name))}
+    networks = {name: window_network(name) for name in options.sources if name not in files}
+    quality = {}
+    if options.data is not None:
+        judged = {name: Judged(network, described.as_text()) for name, (network, described) in networks.items()}
+        opened = {name: file.exported for name, file in files.items() if file.exported is not None}
+        judged |= {name: Judged(file, file.program.metadata) for name, file in opened.items()}
+        quality = fidelities(judged, options.data)
+    entries: list[Entry] = []
+    for name in options.sources:
+        if name in files:
+            files[name].fidelity = quality.get(name)
+            entries.append(files[name])
             continue
-        network, described = window_network(source)
+        network, described = networks[name]
         for streaming in (False, True):
             for compiled in (False, True) if options.compiled else (False,):
-                entries.append(NetworkEntry(network, described.name, streaming, compiled, fidelity))
+                entries.append(NetworkEntry(network, described.name, streaming, compiled, quality.get(name)))
     return entries

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-__all__ = ["Limits", "Machine", "Peak", "best_rate", "seconds_of", "this_machine"]
+__all__ = ["Limits", "Machine", "Peak", "Reached", "best_rate", "seconds_of", "this_machine"]
 
 _SECONDS = 0.25  # of each kernel, a round; its best run counts, as whatever else goes on can only slow it down
 # each takes about a millisecond, less than a busy system lets run unbroken
@@ -68,17 +68,38 @@ def this_machine() -> Machine:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """What something else than the measuring kernels reached.
+
+    Attributes:
+        threads: that computed together.
+        kind: "fp32" or "int8".
+        rate: 1e9 operations a second; a multiply-add is two.
+        by: what it was, in words.
+    """
+
+    threads: int
+    kind: str
+    rate: float
+    by: str
+
+
+@dataclass(frozen=True)
 class Peak:
     """The most that so many threads, or fewer of those that were measured, reached.
 
     Attributes:
         threads: that computed together.
         fp32_gflops: 1e9 floating-point operations a second: the faster of a matrix product (384x384x384) and of a 3x3
-            convolution (64 channels to 64, 64x64 pixels), two libraries' best kernels; a multiply-add is two.
+            convolution (64 channels to 64, 64x64 pixels), two libraries' best kernels; a multiply-add is two. More
+            where something else reached more.
         fp32_rounds: of so many threads in each round, before, between and after the timed runs; if they differ much,
             the machine had other work.
-        int8_gops: 1e9 operations a second in int8, by the fastest of several kernels; None where it was not wanted.
+        int8_gops: 1e9 operations a second in int8, by the fastest of several kernels, or by something else that
+            reached more; None where it was not wanted.
         copy_gb_per_second: 1e9 bytes read and written a second, copying 64 MiB.
+        fp32_reached_by: what reached `fp32_gflops`, in words, where it was none of those kernels.
+        int8_reached_by: likewise.
     """
 
     threads: int
@@ -86,6 +107,13 @@ class Peak:
     fp32_rounds: tuple[float, ...]
     int8_gops: float | None
     copy_gb_per_second: float
+    fp32_reached_by: str | None = None
+    int8_reached_by: str | None = None
+
+    @property
+    def worst_round(self) -> float:
+        """The slowest round over the fastest; well under 1 where the machine had other work."""
+        return min(self.fp32_rounds) / max(self.fp32_rounds)
 
 
 class Limits:
@@ -111,21 +139,40 @@ class Limits:
         finally:
             torch.set_num_threads(before)
 
-    def peaks(self) -> list[Peak]:
-        """The best of all rounds so far, for each number of threads; at least one must have been measured."""
+    def peaks(self, reached: Sequence[Reached] = ()) -> list[Peak]:
+        """The best of all rounds so far, for each number of threads; at least one must have been measured.
+
+        Args:
+            reached: by others in the meantime: no limit is below that.
+        """
         found = []
         for count, rounds in self._rounds.items():
             fewer = [each for other, measured in self._rounds.items() if other <= count for each in measured]
+            kernels = max(fp32 for fp32, _, _ in fewer)
+            integer = max((int8 for _, int8, _ in fewer if int8 is not None), default=None)
+            others = [each for each in reached if each.threads <= count]
+            fp32_gflops, fp32_by = _raised(kernels, [each for each in others if each.kind == "fp32"])
+            int8_gops, int8_by = (
+                (None, None) if integer is None else _raised(integer, [each for each in others if each.kind == "int8"])
+            )
             found.append(
                 Peak(
                     threads=count,
-                    fp32_gflops=max(fp32 for fp32, _, _ in fewer),
+                    fp32_gflops=fp32_gflops,
                     fp32_rounds=tuple(fp32 for fp32, _, _ in rounds),
-                    int8_gops=max((int8 for _, int8, _ in fewer if int8 is not None), default=None),
+                    int8_gops=int8_gops,
                     copy_gb_per_second=max(copied for _, _, copied in fewer),
+                    fp32_reached_by=fp32_by,
+                    int8_reached_by=int8_by,
                 )
             )
         return found
+
+
+def _raised(kernels: float, others: Sequence[Reached]) -> tuple[float, str | None]:
+    """The most of all, and who reached it where it was none of the kernels."""
+    best = max(others, key=lambda each: each.rate, default=None)
+    return (kernels, None) if best is None or best.rate <= kernels else (best.rate, best.by)
 
 
 def _fp32() -> float:

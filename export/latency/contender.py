@@ -1,49 +1,15 @@
-"""What takes part in a profile: files of any format, and networks in memory to compare with."""
+"""What takes part in a profile: an exported file, or a network in memory to compare with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from distill.interfaces import SlidingNetwork
 from export.interfaces import Operators
-from export.latency.row import Fidelity, Row
+from export.latency.row import Row
 
-__all__ = ["Contender", "FileEntry", "NetworkEntry", "Opened"]
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """An exported file to be measured.
-
-    Attributes:
-        path: a file of any format that `distill export` wrote.
-        fidelity: how good its pictures are, where that is known.
-    """
-
-    path: Path
-    fidelity: Fidelity | None = None
-
-
-@dataclass(frozen=True)
-class NetworkEntry:
-    """A network in PyTorch to be measured on the CPU: its deployed copy, as it would be exported.
-
-    Attributes:
-        network: on any device, in any mode; it is not changed.
-        name: that rows give it.
-        streaming: step by step with memories, instead of window by window.
-        compiled: by torch.compile, instead of eager.
-        fidelity: how good its pictures are, where that is known.
-    """
-
-    network: SlidingNetwork
-    name: str
-    streaming: bool = False
-    compiled: bool = False
-    fidelity: Fidelity | None = None
+__all__ = ["Contender", "Entry"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +27,8 @@ class Contender:
     operators: Callable[[], Operators] | None = None
 
 
-class Opened(ABC):
-    """An entry, looked into.
+class Entry(ABC):
+    """A file or a network that is measured.
 
     Attributes:
         sizes: (height, width) that it takes; empty where it takes any.

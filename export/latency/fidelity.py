@@ -2,59 +2,113 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from distill.data import Clip, find_clips
 from distill.errors import InputError
-from distill.networks.opening import opened
+from distill.interfaces import SlidingNetwork, VideoNetwork
+from distill.metrics.evaluate import Evaluation, evaluate
+from export.exported import ALLOWED_LOSS_DB, ExportedNetwork
+from export.footage import FRAMES, low_resolution_clips
+from export.formats import format_of
+from export.interfaces import GIVEN_METADATA, Order
+from export.latency.row import Fidelity
+from export.to_onnx.sensitivity import sensitivity
 
-if TYPE_CHECKING:
-    from distill.data import Clip
-    from distill.metrics.evaluate import Evaluation
-    from export.latency.row import Fidelity
-
-__all__ = ["fidelities"]
+__all__ = ["Judged", "fidelities"]
 
 log = logging.getLogger("distill")
 
+_BLAMED = 3  # layers at most
+_CALIBRATED = 3  # clips at most, as an export is calibrated on
 
-def fidelities(sources: Sequence[str], data: Path) -> dict[str, Fidelity]:
-    """How good each is on footage of known truth, and how it compares with PyTorch where the network is given too."""
-    from distill.data import find_clips
-    from export.formats import is_exported
-    from export.latency.row import Fidelity
 
+@dataclass(frozen=True)
+class Judged:
+    """A network, or an exported file as one.
+
+    Attributes:
+        network: it.
+        facts: what it says of itself, `GIVEN_METADATA` at least.
+    """
+
+    network: VideoNetwork
+    facts: Mapping[str, str]
+
+    @property
+    def origin(self) -> str:
+        """Tells weights apart: a file's is that of the network that it was made of."""
+        return json.dumps([self.facts[name] for name in GIVEN_METADATA])
+
+    @property
+    def degradation(self) -> str:
+        """That it was trained on, bicubic where it does not say."""
+        return "bi" if self.facts["degradation"] == "unknown" else self.facts["degradation"]
+
+
+def fidelities(judged: Mapping[str, Judged], data: Path) -> dict[str, Fidelity]:
+    """How good each is on footage of known truth, by the names given, without those that do not take the footage.
+
+    Files are compared with the network that they were made of, where that is given too; of an 8-bit ONNX file that
+    lost more than is allowed, the layers that cost most are named.
+
+    Args:
+        judged: networks and files.
+        data: a folder of clips, as `distill.data.find_clips` takes it.
+    """
     clips = find_clips(data)
-    found_of, references = {}, {}
-    # networks first: a file is compared with the one that it was made of, if that is there
-    for source in sorted(sources, key=lambda source: is_exported(Path(source))):
-        found, origin = _evaluation(source, clips)
+    found_of: dict[str, Fidelity] = {}
+    references: dict[str, tuple[VideoNetwork, float]] = {}
+    # networks first: a file is compared with one of them
+    for source, each in sorted(judged.items(), key=lambda item: isinstance(item[1].network, ExportedNetwork)):
+        found = _evaluation(source, each, clips)
         if found is None:
             continue
-        if not is_exported(Path(source)):
-            references[origin] = found.psnr
-        change = found.psnr - references[origin] if origin in references else None
-        found_of[source] = Fidelity(found.psnr, change, found.table().splitlines()[-1])
+        if not isinstance(each.network, ExportedNetwork):
+            references[each.origin] = each.network, found.psnr
+        reference, psnr = references.get(each.origin, (None, None))
+        change = None if psnr is None else found.psnr - psnr
+        fidelity = Fidelity(found.psnr, change, found.convention_sentence)
+        if fidelity.lossy and isinstance(reference, SlidingNetwork):
+            fidelity = replace(fidelity, blamed=_blamed(source, each, reference, clips))
+        found_of[source] = fidelity
     return found_of
 
 
-def _evaluation(source: str, clips: Sequence[Clip]) -> tuple[Evaluation | None, str]:
-    """None where a file of fixed size does not take the footage; and what tells the weights apart."""
-    from distill.metrics.evaluate import evaluate
-    from export.exported import ExportedNetwork
-    from export.footage import FRAMES
-    from export.interfaces import GIVEN_METADATA
-
-    network, described = opened(source)
-    # the metadata of a file are as_text() of what it was made of, and more
-    facts = network.program.metadata if isinstance(network, ExportedNetwork) else described.as_text()
-    origin = json.dumps([facts[name] for name in GIVEN_METADATA])
+def _evaluation(source: str, judged: Judged, clips: Sequence[Clip]) -> Evaluation | None:
+    """None where a file of fixed size does not take the footage."""
+    network = judged.network
+    if not isinstance(network, ExportedNetwork):
+        network = copy.deepcopy(
+            network
+        )  # evaluation changes how its weights lie in memory, and it is still to be timed
     try:
-        found = evaluate(network, clips, degradation=described.degradation or "bi", scale=network.scale, frames=FRAMES)
+        return evaluate(network, clips, degradation=judged.degradation, scale=network.scale, frames=FRAMES)
     except InputError as error:
         log.warning("no quality of %s: %s", source, error)
-        return None, origin
-    return found, origin
+        return None
+
+
+def _blamed(source: str, judged: Judged, reference: SlidingNetwork, clips: Sequence[Clip]) -> tuple[str, ...]:
+    """The costliest layers of the network in 8 bits as the file is, calibrated on the footage that it lost on."""
+    file = judged.network
+    if not isinstance(file, ExportedNetwork) or judged.facts["precision"] != "int8":
+        return ()
+    if format_of(file.path).name != "onnx":
+        return ()
+    log.info("%s lost more than %g dB; what its layers cost is being measured", source, ALLOWED_LOSS_DB)
+    order = Order(
+        reference,
+        {name: judged.facts[name] for name in GIVEN_METADATA},
+        precision="int8",
+        streaming=file.streaming,
+        sizes=tuple((height, width) for height, width in file.sizes),
+        clips=low_resolution_clips(clips, judged.degradation, reference.scale, count=_CALIBRATED),
+    )
+    costs = [cost for cost in sensitivity(order)[:_BLAMED] if cost.gain_db > 0]
+    return tuple(f"{cost.layer} ({cost.gain_db:+.2f} dB if it stays in float)" for cost in costs)

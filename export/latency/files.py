@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,60 +21,108 @@ from export.exported import ExportedNetwork
 from export.formats import format_of
 from export.interfaces import Format
 from export.latency import cold_start
-from export.latency.contender import Contender, FileEntry, Opened
-from export.latency.networks import _graph, _macs, _parameters
-from export.latency.row import CONVERTED, FAILED, NOT_RUN, Row
+from export.latency.contender import Contender, Entry
+from export.latency.networks import graph_of, work_of
+from export.latency.row import (
+    CONVERTED,
+    FAILED,
+    NOT_RUN,
+    Absence,
+    ColdStart,
+    Execution,
+    Fidelity,
+    Row,
+    StoredFile,
+    Subject,
+    Work,
+)
 from export.machine import seconds_of
 from export.to_onnx.operator_times import operators
 
+__all__ = ["FileEntry"]
 
-class _File(Opened):
-    def __init__(self, entry: FileEntry) -> None:
-        self._path = entry.path
-        self._kind = format_of(entry.path)
+
+class FileEntry(Entry):
+    """An exported file to be measured, opened once for each number of threads.
+
+    Args:
+        path: a file of any format that `distill export` wrote.
+        fidelity: how good its pictures are, where that is known.
+        threads: that compute together while it is looked into; None leaves the choice to the runtime.
+
+    Attributes:
+        fidelity: as above.
+        exported: the file as a network; None where what runs it is not installed.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, fidelity: Fidelity | None = None, threads: int | None = None) -> None:
+        self._path, self.fidelity = path, fidelity
+        self._kind = format_of(path)
+        self._opened: dict[int | None, ExportedNetwork] = {}
+        self._works: dict[tuple[int, int], Work] = {}
         self._network: SlidingNetwork | None = None
-        row = Row(entry.path.name, self._kind.name, fidelity=entry.fidelity)
-        if entry.path.exists() and find_spec(self._kind.runtime) is None:
+        self._absence: Absence | None = None
+        self.exported: ExportedNetwork | None = None
+        if path.exists() and find_spec(self._kind.runtime) is None:
             wanted = f"distill-vsr[{self._kind.extra}]" if self._kind.extra else self._kind.runtime
-            row = replace(row, absent=NOT_RUN, reason=f'{self._kind.name} needs an extra: pip install "{wanted}".')
-            self._row = _with_file(row, entry.path)
-            return
-        exported = ExportedNetwork(self._kind.open(entry.path), entry.path)
-        self.sizes = tuple((height, width) for height, width in exported.sizes)
+            self._absence = Absence(NOT_RUN, f'{self._kind.name} needs an extra: pip install "{wanted}".')
+            self._subject = Subject(path.name, self._kind.name)
+        else:
+            self.exported = self._open(threads)
+            self._subject = self._look_into(self.exported)
+        self._file = StoredFile(bytes_of(path) / 1e6, sha256_of(path))
+
+    def _look_into(self, exported: ExportedNetwork) -> Subject:
         facts = exported.program.metadata
+        self.sizes = tuple((height, width) for height, width in exported.sizes)
         self.precision = facts["precision"]
         self._network = _rebuilt(facts)
-        row = replace(row, precision=self.precision, mode=facts["mode"], scale=exported.scale)
-        row = replace(row, time_scale=exported.time_scale)
         if self._kind.name == "coreml" and sys.platform != "darwin":
             reason = "Core ML runs on Apple's systems only: measure this file on a Mac or an iPhone."
-            row = replace(row, absent=CONVERTED, reason=reason)
-        self._row = _with_file(row, entry.path)
+            self._absence = Absence(CONVERTED, reason)
+        return Subject(
+            self._path.name,
+            self._kind.name,
+            self.precision,
+            facts["mode"],
+            scale=exported.scale,
+            time_scale=exported.time_scale,
+        )
 
     def contender(self, size: tuple[int, int], threads: int) -> Contender:
-        row = replace(self._row, size=size)
+        row = partial(Row, replace(self._subject, size=size), file=self._file, fidelity=self.fidelity)
         if self.sizes and size not in self.sizes:
             taken = " and ".join(f"{width}x{height}" for height, width in self.sizes)
-            return Contender(replace(row, absent=NOT_RUN, reason=f"The file takes frames of {taken} only."))
-        row = self._with_cost(row, size)
-        if row.absent is not None:
-            return Contender(row)
-        row = replace(row, threads=threads)
+            return Contender(row(absence=Absence(NOT_RUN, f"The file takes frames of {taken} only.")))
+        row = partial(row, work=self._work(size))
+        if self._absence is not None:
+            return Contender(row(absence=self._absence))
+        row = partial(row, threads=threads)
         try:
-            exported = ExportedNetwork(self._kind.open(self._path, threads), self._path)
+            exported = self._open(threads)
             feed = _Feed(exported, size)
-            row = replace(row, **_of_program(exported), input_shapes=feed.shapes())
-            row = replace(row, **_cold_start(self._path, self._kind, threads, feed))
+            row = partial(row, execution=_execution(exported, feed))
+            cold = _cold_start(self._path, self._kind, threads, feed)
         except (CheckFailed, InputError) as error:
-            return Contender(replace(row, absent=FAILED, reason=str(error)))
+            return Contender(row(absence=Absence(FAILED, str(error))))
         told = partial(operators, self._path, feed.inputs, size, threads) if self._kind.name == "onnx" else None
-        return Contender(row, partial(seconds_of, feed), told)
+        return Contender(row(cold_start=cold), partial(seconds_of, feed), told)
 
-    def _with_cost(self, row: Row, size: tuple[int, int]) -> Row:
+    def _open(self, threads: int | None) -> ExportedNetwork:
+        if threads not in self._opened:
+            self._opened[threads] = ExportedNetwork(self._kind.open(self._path, threads), self._path)
+        return self._opened[threads]
+
+    def _work(self, size: tuple[int, int]) -> Work | None:
         if self._network is None:
-            return row
-        graph = _graph(self._network, size, streaming=row.mode == "streaming")
-        return replace(row, macs=_macs(graph), parameters=_parameters(graph))
+            return None
+        if size not in self._works:
+            graph = graph_of(self._network, size, streaming=self._subject.mode == "streaming")
+            self._works[size] = work_of(graph)
+        return self._works[size]
 
 
 class _Feed:
@@ -103,16 +150,12 @@ def _rebuilt(facts: Mapping[str, str]) -> SlidingNetwork | None:
     return network if isinstance(network, SlidingNetwork) else None
 
 
-def _with_file(row: Row, path: Path) -> Row:
-    return replace(row, file_mb=bytes_of(path) / 1e6, sha256=sha256_of(path))
+def _execution(exported: ExportedNetwork, feed: _Feed) -> Execution:
+    ran = exported.program
+    return Execution(ran.unit_asked, ran.unit_got, ran.runtime, ran.runtime_version, feed.shapes())
 
 
-def _of_program(exported: ExportedNetwork) -> dict[str, Any]:
-    names = ("unit_asked", "unit_got", "runtime", "runtime_version")
-    return {name: getattr(exported.program, name) for name in names}
-
-
-def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> dict[str, Any]:
+def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> ColdStart:
     """`cold_start.py` as a process of its own; -P, so that a folder `export` where the user stands is not imported."""
     bare = kind.name == "onnx"
     # whatever of the runtime was imported to run the file here
@@ -130,8 +173,14 @@ def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> dict[str
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise CheckFailed(f"A fresh process could not load and run it: {reason}")
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(done.stdout.splitlines()[-1])
     imported = (
         "Python, numpy and onnxruntime" if bare else f"Python, numpy and whatever opening a {kind.name} file takes"
     )
-    return measured | {"cold_process": imported}
+    return ColdStart(
+        first_ms=measured["first_ms"],
+        load_ms=measured["load_ms"],
+        peak_mb=measured["peak_mb"],
+        start_mb=measured["start_mb"],
+        cold_process=imported,
+    )

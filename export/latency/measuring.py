@@ -19,24 +19,20 @@ import torch
 from distill import __version__
 from distill.errors import ConfigError
 from export.interfaces import Operators
-from export.latency.contender import Contender, FileEntry, NetworkEntry, Opened
-from export.latency.files import _File
-from export.latency.networks import _Network
-from export.latency.row import Row, counted_threads, figures
+from export.latency.contender import Contender, Entry
+from export.latency.row import Latency, Limit, Row, counted_threads, latency_of
 from export.latency.table import table
-from export.latency.timing import STANDARD, Protocol, sustained, take_turns
-from export.machine import Limits, Machine, Peak, this_machine
+from export.latency.timing import STANDARD, TimingProtocol, sustained, take_turns
+from export.machine import Limits, Machine, Peak, Reached, this_machine
 from export.to_onnx.peak import int8_gops
 
-__all__ = ["DEFAULT_SIZE", "SCHEMA", "FileEntry", "NetworkEntry", "Profile", "Sustained", "opened", "profile"]
+__all__ = ["DEFAULT_SIZE", "SCHEMA", "Profile", "Sustained", "check_settings", "profile"]
 
 DEFAULT_SIZE = (120, 180)
 """Height and width of the low-resolution frames that are profiled: a quarter of 480x720."""
 
 SCHEMA = {"id": "distill-vsr/profile", "version": 1}
 """What `Profile.document` keeps to; `profile_schema.json` beside this file tells every field."""
-
-Entry = FileEntry | NetworkEntry
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Profile:
     rows: tuple[Row, ...]
     machine: Machine
     peaks: tuple[Peak, ...]
-    protocol: Protocol
+    protocol: TimingProtocol
     operators: tuple[Operators, ...]
     sustained: tuple[Sustained, ...]
     date: str
@@ -104,12 +100,7 @@ class Profile:
             [
                 f"{self.phones} Host: {self.machine.name}",
                 table(self.rows),
-                *(
-                    f"limit on {counted_threads(peak.threads)}: {peak.fp32_gflops:.0f} GFLOP/s "
-                    f"fp32{f', {peak.int8_gops:.0f} GOP/s int8' if peak.int8_gops else ''}, "
-                    f"{peak.copy_gb_per_second:.0f} GB/s copying"
-                    for peak in self.peaks
-                ),
+                *(_limit_line(peak) for peak in self.peaks),
             ]
         )
 
@@ -140,7 +131,7 @@ def profile(
     *,
     sizes: Sequence[tuple[int, int]] = (),
     threads: Sequence[int] = (1, 2),
-    protocol: Protocol = STANDARD,
+    protocol: TimingProtocol = STANDARD,
     with_operators: bool = False,
     sustained_seconds: float | None = None,
     progress: Callable[[int], object] | None = None,
@@ -159,22 +150,22 @@ def profile(
 
     Raises:
         ConfigError: no entry, no thread, or a size or time that is not positive.
-        InputError: a file cannot be used.
     """
-    _check_settings(entries, sizes, threads, sustained_seconds)
+    if not entries:
+        raise ConfigError("There is nothing to profile: give exported files, or a network.")
+    check_settings(sizes, threads, sustained_seconds)
     date, machine, before = datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), torch.get_num_threads()
-    looked_into = [opened(entry) for entry in entries]
-    fixed = tuple(dict.fromkeys(size for each in looked_into for size in each.sizes))
-    limits = Limits(threads, int8=int8_gops if any(each.precision == "int8" for each in looked_into) else None)
-    rows: list[Row] = []
+    fixed = tuple(dict.fromkeys(size for each in entries for size in each.sizes))
+    limits = Limits(threads, int8=int8_gops if any(each.precision == "int8" for each in entries) else None)
+    timed: list[tuple[Row, Latency | None]] = []
     operated: list[Operators] = []
     long: list[Sustained] = []
     try:
         for size in sizes or fixed or (DEFAULT_SIZE,):
             limits.measure()
             torch.compiler.reset()  # what was compiled for other sizes would count against the limit of variants
-            contenders = [each.contender(size, count) for each in looked_into for count in threads]
-            rows += _timed(contenders, protocol, progress)
+            contenders = [each.contender(size, count) for each in entries for count in threads]
+            timed += _timed(contenders, protocol, progress)
             if with_operators:
                 firsts = (each for each in contenders if each.row.threads == threads[0])
                 operated += [each.operators() for each in firsts if each.operators is not None]
@@ -185,16 +176,22 @@ def profile(
         limits.measure()
     finally:
         torch.set_num_threads(before)
-    peaks = tuple(limits.peaks())
-    placed = tuple(_against(replace(row, device=machine.name), peaks) for row in rows)
-    return Profile(placed, machine, peaks, protocol, tuple(operated), tuple(long), date)
+    peaks = tuple(limits.peaks(_reached(timed)))
+    rows = tuple(replace(row, device=machine.name, latency=latency, limit=_limit(row, peaks)) for row, latency in timed)
+    return Profile(rows, machine, peaks, protocol, tuple(operated), tuple(long), date)
 
 
-def _timed(contenders: Sequence[Contender], protocol: Protocol, progress: Callable[[int], object] | None) -> list[Row]:
+def _timed(
+    contenders: Sequence[Contender], protocol: TimingProtocol, progress: Callable[[int], object] | None
+) -> list[tuple[Row, Latency | None]]:
     runs = [each.run for each in contenders if each.run is not None]
     timings = iter(take_turns(runs, protocol, progress))
-    rows = [replace(each.row, **({} if each.run is None else figures(next(timings)))) for each in contenders]
-    return [row for place, row in enumerate(rows) if row not in rows[:place]]  # what does not run, once
+    found: list[tuple[Row, Latency | None]] = []
+    for each in contenders:
+        latency = None if each.run is None else latency_of(next(timings))
+        if (each.row, latency) not in found:  # what does not run, once
+            found.append((each.row, latency))
+    return found
 
 
 def _sustained(
@@ -202,21 +199,49 @@ def _sustained(
 ) -> list[Sustained]:
     found = []
     for row, run in ((each.row, each.run) for each in contenders):
-        if run is not None and row.threads == threads and (row.entry, row.form) not in done:
-            assert row.size is not None
+        if run is not None and row.threads == threads and (row.subject.entry, row.subject.form) not in done:
+            assert row.subject.size is not None
             fps = tuple(sustained(run, seconds))
-            found.append(Sustained(row.entry, row.form, row.size, threads, seconds, fps))
+            found.append(Sustained(row.subject.entry, row.subject.form, row.subject.size, threads, seconds, fps))
     return found
 
 
-def _against(row: Row, peaks: Sequence[Peak]) -> Row:
-    """The row with the machine's peak for its number of threads: int8's for int8, else fp32's."""
+def _kind(row: Row) -> str:
+    """The arithmetic whose limit a row is held against."""
+    return "int8" if row.subject.precision == "int8" else "fp32"
+
+
+def _reached(timed: Sequence[tuple[Row, Latency | None]]) -> list[Reached]:
+    found = []
+    for row, latency in timed:
+        rate = None if row.work is None or latency is None else row.work.gflops(latency.p50_ms)
+        if rate is not None and row.threads is not None and row.subject.size is not None:
+            height, width = row.subject.size
+            words = f"{row.subject.entry}, {row.subject.form}, {width}x{height}, {counted_threads(row.threads)}"
+            found.append(Reached(row.threads, _kind(row), rate, words))
+    return found
+
+
+def _limit(row: Row, peaks: Sequence[Peak]) -> Limit | None:
+    """The machine's peak for the row's number of threads."""
     peak = next((each for each in peaks if each.threads == row.threads), None)
     if peak is None:
-        return row
-    if row.precision == "int8" and peak.int8_gops is not None:
-        return replace(row, peak_gflops=peak.int8_gops, peak_kind="int8")
-    return replace(row, peak_gflops=peak.fp32_gflops, peak_kind="fp32")
+        return None
+    if _kind(row) == "int8" and peak.int8_gops is not None:
+        return Limit(peak.int8_gops, "int8", peak.int8_reached_by)
+    return Limit(peak.fp32_gflops, "fp32", peak.fp32_reached_by)
+
+
+def _limit_line(peak: Peak) -> str:
+    parts = [_rate(peak.fp32_gflops, "GFLOP/s fp32", peak.fp32_reached_by)]
+    if peak.int8_gops:
+        parts.append(_rate(peak.int8_gops, "GOP/s int8", peak.int8_reached_by))
+    parts.append(f"{peak.copy_gb_per_second:.0f} GB/s copying")
+    return f"limit on {counted_threads(peak.threads)}: {', '.join(parts)}"
+
+
+def _rate(rate: float, unit: str, reached_by: str | None) -> str:
+    return f"{rate:.0f} {unit}" + (f" (reached by {reached_by})" if reached_by else "")
 
 
 def _plain(each: Peak | Operators | Sustained) -> dict[str, Any]:
@@ -227,24 +252,16 @@ def _plain(each: Peak | Operators | Sustained) -> dict[str, Any]:
     return found
 
 
-def _check_settings(
-    entries: Sequence[Entry], sizes: Sequence[tuple[int, int]], threads: Sequence[int], seconds: float | None
-) -> None:
-    if not entries:
-        raise ConfigError("There is nothing to profile: give exported files, or a network.")
+def check_settings(sizes: Sequence[tuple[int, int]], threads: Sequence[int], sustained_seconds: float | None) -> None:
+    """Refuse settings that `profile` does not take, before anything is opened.
+
+    Raises:
+        ConfigError: no thread, or a size or time that is not positive.
+    """
     if not threads or min(threads) < 1:
         raise ConfigError(f"The thread counts are {list(threads)}, but there must be one or more, each at least 1.")
     for height, width in sizes:
         if min(height, width) < 1:
             raise ConfigError(f"The size is {width}x{height}, but width and height must be at least 1.")
-    if seconds is not None and not seconds > 0:
-        raise ConfigError(f"A sustained run of {seconds:g} seconds is none: give a time above 0.")
-
-
-def opened(entry: FileEntry | NetworkEntry) -> Opened:
-    """Look into an entry.
-
-    Raises:
-        InputError: the file cannot be used.
-    """
-    return _File(entry) if isinstance(entry, FileEntry) else _Network(entry)
+    if sustained_seconds is not None and not sustained_seconds > 0:
+        raise ConfigError(f"A sustained run of {sustained_seconds:g} seconds is none: give a time above 0.")

@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,47 +15,65 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.interfaces import SlidingNetwork
 from export.graphs.graph import Graph, streaming_graph, windowed_graph
-from export.latency.contender import Contender, NetworkEntry, Opened
-from export.latency.row import FAILED, Row
+from export.latency.contender import Contender, Entry
+from export.latency.row import FAILED, Absence, ColdStart, Execution, Fidelity, Row, Subject, Work
 from export.machine import seconds_of
 
+__all__ = ["NetworkEntry", "graph_of", "work_of"]
 
-class _Network(Opened):
+
+class NetworkEntry(Entry):
+    """A network in PyTorch to be measured on the CPU: its deployed copy, as it would be exported.
+
+    Args:
+        network: on any device, in any mode; it is not changed.
+        name: that rows give it.
+        streaming: step by step with memories, instead of window by window.
+        compiled: by torch.compile, instead of eager.
+        fidelity: how good its pictures are, where that is known.
+    """
+
     precision = "fp32"
 
-    def __init__(self, entry: NetworkEntry) -> None:
-        self._entry = entry
+    def __init__(
+        self,
+        network: SlidingNetwork,
+        name: str,
+        streaming: bool = False,
+        compiled: bool = False,
+        fidelity: Fidelity | None = None,
+    ) -> None:
+        self._network, self._name, self._fidelity = network, name, fidelity
+        self._streaming, self._compiled = streaming, compiled
 
     def contender(self, size: tuple[int, int], threads: int) -> Contender:
-        entry = self._entry
-        graph = _graph(entry.network, size, streaming=entry.streaming)
-        row = Row(
-            entry.name,
-            "torch.compile" if entry.compiled else "pytorch",
-            precision=self.precision,
-            mode="streaming" if entry.streaming else "windowed",
-            size=size,
-            scale=entry.network.scale,
-            time_scale=entry.network.time_scale,
-            threads=threads,
-            unit_asked="cpu",
-            unit_got="cpu",
-            runtime="torch",
-            runtime_version=str(torch.__version__),
-            input_shapes={name: list(tensor.shape) for name, tensor in graph.inputs.items()},
-            parameters=_parameters(graph),
-            macs=_macs(graph),
-            fidelity=entry.fidelity,
+        graph = graph_of(self._network, size, streaming=self._streaming)
+        shapes = {name: list(tensor.shape) for name, tensor in graph.inputs.items()}
+        row = partial(
+            Row,
+            Subject(
+                self._name,
+                "torch.compile" if self._compiled else "pytorch",
+                self.precision,
+                "streaming" if self._streaming else "windowed",
+                size,
+                self._network.scale,
+                self._network.time_scale,
+            ),
+            threads,
+            work=work_of(graph),
+            execution=Execution("cpu", "cpu", "torch", str(torch.__version__), shapes),
+            fidelity=self._fidelity,
         )
-        steps = _Steps(graph, threads, compiled=entry.compiled)
+        steps = _Steps(graph, threads, compiled=self._compiled)
         try:
             with warnings.catch_warnings():  # of torch about itself
                 warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated", DeprecationWarning)
                 first = steps()
         except Exception as error:  # whatever a compiler raises, such as that there is no C++ compiler
             reason = " ".join(str(error).split("\n\n")[0].split()) or repr(error)
-            return Contender(replace(row, absent=FAILED, reason=reason))
-        return Contender(replace(row, first_ms=first * 1e3), steps)
+            return Contender(row(absence=Absence(FAILED, reason)))
+        return Contender(row(cold_start=ColdStart(first * 1e3)), steps)
 
 
 _SPINNING_SECONDS = 0.01
@@ -90,18 +108,20 @@ class _Steps:
         self._tensors[len(self._tensors) - len(memories) :] = memories
 
 
-def _graph(network: SlidingNetwork, size: tuple[int, int], *, streaming: bool) -> Graph:
+def graph_of(network: SlidingNetwork, size: tuple[int, int], *, streaming: bool) -> Graph:
+    """What is measured of a network at a size, (height, width)."""
     return (streaming_graph if streaming else windowed_graph)(network, size)
 
 
-def _parameters(graph: Graph) -> int:
-    return sum(parameter.numel() for parameter in graph.module.parameters())
+def work_of(graph: Graph) -> Work:
+    """What a run computes, counted on tensors without content.
 
-
-def _macs(graph: Graph) -> int:
-    """Multiply-accumulates of one run, counted on tensors without content."""
+    The figures are those of `export.graphs.workload`, which needs a trace: that takes some ten times as long, and
+    networks that cannot be traced, such as rbpn, can be measured all the same.
+    """
     module = copy.deepcopy(graph.module).to("meta")
     inputs: list[Tensor] = [tensor.to("meta") for tensor in graph.inputs.values()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
-    return int(counter.get_total_flops()) // 2
+    parameters = sum(parameter.numel() for parameter in graph.module.parameters())
+    return Work(parameters, int(counter.get_total_flops()) // 2)

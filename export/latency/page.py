@@ -8,9 +8,10 @@ from distill import __version__
 from distill.pages.plots import Bar, curve, share_bars, time_bars
 from distill.pages.rendering import render
 from distill.pages.tables import Figure
+from export.exported import ALLOWED_LOSS_DB
 from export.latency.measuring import Profile, Sustained
 from export.latency.page_tables import evidence_table, operator_tables, row_table, size_name
-from export.latency.row import ALLOWED_LOSS_DB, VIDEO_RATES, Row, counted_threads
+from export.latency.row import VIDEO_RATES, Row, counted_threads
 from export.latency.timing import STANDARD
 from export.machine import Peak
 
@@ -34,7 +35,7 @@ def html(profile: Profile, command: str) -> str:
     date = profile.date.replace("T", " ").replace("+00:00", " UTC")
     return render(
         "export.latency",
-        entries=list(dict.fromkeys(row.entry for row in rows)),
+        entries=list(dict.fromkeys(row.subject.entry for row in rows)),
         made=f"{profile.machine.name}. {date}, distill-vsr {__version__}.",
         phones=profile.phones,
         summary=_summary(profile),
@@ -43,6 +44,9 @@ def html(profile: Profile, command: str) -> str:
         conventions=list(dict.fromkeys(row.fidelity.convention for row in rows if row.fidelity)),
         times=list(_times(rows)),
         limits=list(_limits(rows)),
+        reached_by=list(
+            dict.fromkeys(row.limit.peak_reached_by for row in rows if row.limit and row.limit.peak_reached_by)
+        ),
         sustained=[_sustained(each) for each in profile.sustained],
         operators=[operator_tables(each) for each in profile.operators],
         measured=_measured(profile),
@@ -59,11 +63,11 @@ def _summary(profile: Profile) -> list[str]:
         lines += _fastest(size if where == "host" else f"{size}, {device}", [row for row in here if row.valid])
     if short := sum(row.status == "too short" for row in rows):
         lines.append(f"{short} of {len(rows)} rows got too few runs or too little time: do not compare them.")
-    if absent := [row for row in rows if row.absent is not None]:
-        names = ", ".join(dict.fromkeys(row.entry for row in absent))
+    if absent := [row for row in rows if row.absence is not None]:
+        names = ", ".join(dict.fromkeys(row.subject.entry for row in absent))
         lines.append(f"{len(absent)} of {len(rows)} rows have no times ({names}): the table says why.")
-    if busy := [peak for peak in profile.peaks if min(peak.fp32_rounds) < _BUSY * peak.fp32_gflops]:
-        worst = min(min(peak.fp32_rounds) / peak.fp32_gflops for peak in busy)
+    if busy := [peak for peak in profile.peaks if peak.worst_round < _BUSY]:
+        worst = min(peak.worst_round for peak in busy)
         lines.append(
             f"The machine had other work meanwhile: at worst, {worst:.0%} of its own peak was to be had. All rows took "
             "turns, so it hit them alike; times and shares of the limit would be better on an idle machine."
@@ -77,12 +81,13 @@ def _fastest(place: str, valid: Sequence[Row]) -> list[str]:
     if not timed:
         return [f"{place}: no row kept the whole protocol, so none is called the fastest."]
     ms, best = min(timed, key=lambda each: each[0])
-    text = f"{place}: fastest is {best.form} on {best.units}, {ms:.1f} ms a frame (p50), {best.fps or 0:.1f} fps"
+    fps = best.latency.fps if best.latency else 0.0
+    text = f"{place}: fastest is {best.subject.form} on {best.units}, {ms:.1f} ms a frame (p50), {fps:.1f} fps"
     text += f", {best.real_time[VIDEO_RATES[-1]] or 0:.2f} times {VIDEO_RATES[-1]} fps video"
     if best.share_of_peak is not None:
         text += f", {best.share_of_peak:.0%} of the machine's measured limit"
-    eager = [each for each, row in timed if row.format == "pytorch" and row.threads == best.threads]
-    if eager and best.format != "pytorch":
+    eager = [each for each, row in timed if row.subject.format == "pytorch" and row.threads == best.threads]
+    if eager and best.subject.format != "pytorch":
         text += f"; {min(eager) / ms:.1f} times as fast as eager PyTorch at its best on as many threads"
     if best.fidelity and best.fidelity.lossy:
         text += f"; it loses {-(best.fidelity.change_db or 0):.2f} dB"
@@ -91,7 +96,7 @@ def _fastest(place: str, valid: Sequence[Row]) -> list[str]:
 
 def _losses(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
     """Every entry that loses more than is allowed, with the layers that it is put down to."""
-    found = {row.entry: row.fidelity for row in rows if row.fidelity and row.fidelity.lossy}
+    found = {row.subject.entry: row.fidelity for row in rows if row.fidelity and row.fidelity.lossy}
     for entry, fidelity in found.items():
         assert fidelity.change_db is not None
         text = f"loses {-fidelity.change_db:.2f} dB against its PyTorch network; {ALLOWED_LOSS_DB} dB is allowed."
@@ -108,16 +113,17 @@ def _times(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def _time_bar(ms: float, row: Row, label: str) -> Bar:
+    assert row.latency is not None
     figure = f"{ms:.1f} ms" if row.valid else f"({ms:.1f} ms)"
-    return Bar(label, ms, figure, _tone(row), row.valid, row.p90_ms, row.p99_ms)
+    return Bar(label, ms, figure, _tone(row), row.valid, row.latency.p90_ms, row.latency.p99_ms)
 
 
 def _limits(rows: Sequence[Row]) -> Iterator[Figure]:
     for size in dict.fromkeys(size_name(row) for row in rows):
         bars = []
         for row in rows:
-            if size_name(row) == size and row.share_of_peak is not None and row.gflops is not None:
-                figure = f"{row.share_of_peak:.0%} ({row.gflops:.0f} of {row.peak_gflops:.0f})"
+            if size_name(row) == size and row.limit and row.share_of_peak is not None and row.gflops is not None:
+                figure = f"{row.share_of_peak:.0%} ({row.gflops:.0f} of {row.limit.peak_gflops:.0f})"
                 bars.append(Bar(_label(row, rows), row.share_of_peak, figure, _tone(row), row.valid))
         if bars:
             bars.sort(key=lambda bar: -bar.value)
@@ -155,7 +161,11 @@ def _measured(profile: Profile) -> list[tuple[str, str]]:
 
 
 def _cold(rows: Iterable[Row]) -> str:
-    imported = dict.fromkeys(f"{row.cold_process} for {row.format}" for row in rows if row.cold_process)
+    imported = dict.fromkeys(
+        f"{row.cold_start.cold_process} for {row.subject.format}"
+        for row in rows
+        if row.cold_start and row.cold_start.cold_process
+    )
     text = (
         "of files, in a fresh process that has imported the runtime; a network in memory has its first run only, with "
         "compiling. Peak memory is that whole process's"
@@ -165,23 +175,28 @@ def _cold(rows: Iterable[Row]) -> str:
 
 def _peak(peak: Peak) -> str:
     rounds = ", ".join(f"{rate:.0f}" for rate in peak.fp32_rounds)
+    fp32 = f"by round: {rounds}"
+    if peak.fp32_reached_by:
+        fp32 = f"reached by {peak.fp32_reached_by}; by the measuring kernels, {fp32}"
     int8 = f"; {peak.int8_gops:.0f} GOP/s int8" if peak.int8_gops else ""
-    return f"{peak.fp32_gflops:.0f} GFLOP/s fp32 (by round: {rounds}){int8}; {peak.copy_gb_per_second:.0f} GB/s copying"
+    if peak.int8_reached_by:
+        int8 += f" (reached by {peak.int8_reached_by})"
+    return f"{peak.fp32_gflops:.0f} GFLOP/s fp32 ({fp32}){int8}; {peak.copy_gb_per_second:.0f} GB/s copying"
 
 
 def _digests(rows: Iterable[Row]) -> dict[str, str]:
-    return {row.entry: row.sha256 for row in rows if row.sha256}
+    return {row.subject.entry: row.file.sha256 for row in rows if row.file}
 
 
 def _label(row: Row, rows: Sequence[Row]) -> str:
     """Short, but so that no two entries have the same."""
-    alike = {each.entry for each in rows if each.form == row.form}
+    alike = {each.subject.entry for each in rows if each.subject.form == row.subject.form}
     threads = "" if row.threads is None else f" · {counted_threads(row.threads)}"
     device = f" · {row.device}" if row.where == "phone" else ""
-    return (row.form if len(alike) == 1 else row.entry) + threads + device
+    return (row.subject.form if len(alike) == 1 else row.subject.entry) + threads + device
 
 
 def _tone(row: Row) -> str:
     if row.where == "phone":
         return "phone"
-    return "other" if row.format in ("pytorch", "torch.compile") else "own"
+    return "other" if row.subject.format in ("pytorch", "torch.compile") else "own"

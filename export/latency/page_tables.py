@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,7 +82,7 @@ _STATUS = {"ok": "ok", "too short": "doubt", "failed": "bad"}
 
 _FILE = [
     _Column("file", "status", lambda row: row.status, lambda row: _STATUS.get(row.status, "")),
-    _Column("file", "MB", lambda row: number(row.file_mb, 2)),
+    _Column("file", "MB", lambda row: number(row.file.file_mb if row.file else None, 2)),
 ]
 _QUALITY = [
     _Column("quality, dB", "PSNR", lambda row: number(row.fidelity.psnr_db if row.fidelity else None, 2)),
@@ -94,16 +94,16 @@ _QUALITY = [
     ),
 ]
 _TIMES = [
-    _Column("cold start, ms", "load", lambda row: number(row.load_ms, 1)),
-    _Column("cold start, ms", "first", lambda row: number(row.first_ms, 1)),
+    _Column("cold start, ms", "load", lambda row: number(row.cold_start.load_ms if row.cold_start else None, 1)),
+    _Column("cold start, ms", "first", lambda row: number(row.cold_start.first_ms if row.cold_start else None, 1)),
     _Column("one frame, ms", "p50", lambda row: number(row.p50_ms, 1)),
-    _Column("one frame, ms", "p90", lambda row: number(row.p90_ms, 1)),
-    _Column("one frame, ms", "p99", lambda row: number(row.p99_ms, 1)),
-    _Column("rate", "fps", lambda row: number(row.fps, 1)),
+    _Column("one frame, ms", "p90", lambda row: number(row.latency.p90_ms if row.latency else None, 1)),
+    _Column("one frame, ms", "p99", lambda row: number(row.latency.p99_ms if row.latency else None, 1)),
+    _Column("rate", "fps", lambda row: number(row.latency.fps if row.latency else None, 1)),
     *(_rate_column(rate) for rate in VIDEO_RATES),
-    _Column("MB", "peak", lambda row: number(row.peak_mb, 0)),
-    _Column("work", "k params", lambda row: _thousandth(row.parameters, 1e3, 0)),
-    _Column("work", "GMAC", lambda row: _thousandth(row.macs, 1e9, 2)),
+    _Column("MB", "peak", lambda row: number(row.cold_start.peak_mb if row.cold_start else None, 0)),
+    _Column("work", "k params", lambda row: _thousandth(row.work.parameters if row.work else None, 1e3, 0)),
+    _Column("work", "GMAC", lambda row: _thousandth(row.work.macs if row.work else None, 1e9, 2)),
     _Column("work", "GFLOP/s", lambda row: number(row.gflops, 1)),
     _Column("work", "of limit", lambda row: "-" if row.share_of_peak is None else f"{row.share_of_peak:.0%}"),
 ]
@@ -112,11 +112,12 @@ _SCORE = _Column("score", "MAI 2025", lambda row: "-" if row.mai_2025_score is N
 
 def size_name(row: Row) -> str:
     """Such as "180x120 → 720x480", and what a run restores where that is not one frame."""
-    if row.size is None:
+    subject = row.subject
+    if subject.size is None:
         return "size unknown"
-    height, width = row.size
-    larger = f" → {width * row.scale}x{height * row.scale}" if row.scale else ""
-    return f"{width}x{height}{larger}" + (", two restored frames a run" if row.time_scale == 2 else "")
+    height, width = subject.size
+    larger = f" → {width * subject.scale}x{height * subject.scale}" if subject.scale else ""
+    return f"{width}x{height}{larger}" + (", two restored frames a run" if subject.time_scale == 2 else "")
 
 
 def row_table(rows: Sequence[Row]) -> RowTable:
@@ -139,14 +140,14 @@ def row_table(rows: Sequence[Row]) -> RowTable:
 
 
 def _line(row: Row, columns: Sequence[_Column], *, best: bool) -> RowLine:
-    if row.absent is not None:
-        return _absent(row.form, row.entry, row.absent, row.reason or "")
+    if row.absence is not None:
+        return _absent(row.subject.form, row.subject.entry, row.absence.status, row.absence.reason)
     cells = []
     for column in columns:
         kinds = [_edge(columns, column), column.mark(row), "best" if best and column.head == "p50" else ""]
         cells.append(Cell(column.cell(row), " ".join(filter(None, kinds))))
     device = f", {row.device}" if row.where == "phone" else ""
-    return RowLine(row.form, f"{row.units} · {row.entry}{device}", cells)
+    return RowLine(row.subject.form, f"{row.units} · {row.subject.entry}{device}", cells)
 
 
 def _absent(name: str, detail: str, status: str, reason: str) -> RowLine:
@@ -188,21 +189,21 @@ def evidence_table(rows: Iterable[Row]) -> PlainTable:
     """What each row rests on: unit and runtime, runs and flags."""
     heads = ("what ran", "unit asked > got", "runtime", "warm-up", "runs", "seconds")
     flags = ("long enough", "enough runs", "valid")
-    lines = [
-        TableRow(
-            f"{size_name(row)}, {row.form}, {row.units}",
-            _cells(
-                f"{row.unit_asked} > {row.unit_got}" if row.unit_asked else "-",
-                f"{row.runtime or '-'} {row.runtime_version or ''}",
-                str(row.warmup_runs),
-                str(row.runs),
-                f"{row.duration_seconds:.1f}",
-                *("yes" if flag else "no" for flag in (row.duration_met, row.query_met, row.valid)),
-            ),
-        )
-        for row in rows
-    ]
+    lines = [TableRow(f"{size_name(row)}, {row.subject.form}, {row.units}", _cells(*_evidence(row))) for row in rows]
     return PlainTable((*heads, *flags), lines, texts=3)
+
+
+def _evidence(row: Row) -> Iterator[str]:
+    ran, latency = row.execution, row.latency
+    yield f"{ran.unit_asked} > {ran.unit_got}" if ran else "-"
+    yield f"{ran.runtime} {ran.runtime_version or ''}" if ran else "-"
+    yield from (
+        (str(latency.warmup_runs), str(latency.runs), f"{latency.duration_seconds:.1f}")
+        if latency
+        else ("0", "0", "0.0")
+    )
+    flags = (latency.duration_met, latency.query_met) if latency else (False, False)
+    yield from ("yes" if flag else "no" for flag in (*flags, row.valid))
 
 
 def _cells(*texts: str) -> list[Cell]:

@@ -8,21 +8,182 @@ from typing import Any
 
 import numpy as np
 
+from export.exported import ALLOWED_LOSS_DB
 from export.latency.timing import STANDARD, Timing
 
-__all__ = ["ALLOWED_LOSS_DB", "CONVERTED", "FAILED", "NOT_RUN", "VIDEO_RATES", "Fidelity", "Row"]
-__all__ += ["counted_threads", "figures"]
+__all__ = ["CONVERTED", "FAILED", "NOT_RUN", "VIDEO_RATES", "Absence", "ColdStart", "Execution", "Fidelity"]
+__all__ += ["Latency", "Limit", "Row", "StoredFile", "Subject", "Work", "counted_threads", "latency_of"]
 
 VIDEO_RATES = (24, 30, 60)
 """Frames per second of video that real-time factors are told for."""
 
-ALLOWED_LOSS_DB = 0.1
-"""A file that loses more PSNR than this against its PyTorch network is marked."""
-
 CONVERTED, NOT_RUN, FAILED = "converted, not run", "not run", "failed"
-"""Why a row has no times; `Row.reason` says more."""
+"""Why a row has no times; `Absence.reason` says more."""
 
 _MAI_SIZE, _MAI_SCALE = (180, 320), 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a row is of. None is what a file that nothing here opens does not tell.
+
+    Attributes:
+        entry: name of the file, or of the network.
+        format: "onnx" and the like; "pytorch" (eager) or "torch.compile" for a network in memory.
+        precision: "fp32" and the like.
+        mode: "windowed" or "streaming".
+        size: (height, width) of the low-resolution frames.
+        scale: how many times larger the restored frame is.
+        time_scale: how many frames a run restores: 2 where the frame rate is doubled.
+    """
+
+    entry: str
+    format: str
+    precision: str | None = None
+    mode: str | None = None
+    size: tuple[int, int] | None = None
+    scale: int | None = None
+    time_scale: int | None = None
+
+    @property
+    def form(self) -> str:
+        """Format, precision and, where it is the special one, mode: "onnx fp16 streaming"."""
+        return " ".join(filter(None, (self.format, self.precision, self.mode if self.mode == "streaming" else None)))
+
+
+@dataclass(frozen=True)
+class Absence:
+    """That there are no times.
+
+    Attributes:
+        status: `CONVERTED`, `NOT_RUN` or `FAILED`.
+        reason: why, as a sentence.
+    """
+
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An exported file.
+
+    Attributes:
+        file_mb: in MB (1e6 bytes).
+        sha256: hexadecimal.
+    """
+
+    file_mb: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run computes.
+
+    Attributes:
+        parameters: numbers in the network's weights as deployed.
+        macs: multiply-accumulates of one run: all convolutions and matrix products, fixed interpolating ones too.
+    """
+
+    parameters: int
+    macs: int
+
+    def gflops(self, run_ms: float | None) -> float | None:
+        """1e9 operations a second, two for each multiply-accumulate, of a run of so many ms."""
+        return 2 * self.macs / run_ms / 1e6 if run_ms else None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Who computed what.
+
+    Attributes:
+        unit_asked: the execution provider, delegate or device asked for.
+        unit_got: the one that ran, as the runtime says.
+        runtime: its name.
+        runtime_version: its version; None where a phone's program does not tell.
+        input_shapes: of each input, by name; None where a phone's program does not tell.
+    """
+
+    unit_asked: str
+    unit_got: str
+    runtime: str
+    runtime_version: str | None = None
+    input_shapes: dict[str, list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """The first run, and for a file what a fresh process that has imported the runtime pays before it.
+
+    Attributes:
+        first_ms: the first run there; for a network in memory the first of all, with compiling.
+        load_ms: loading the file; None for a network in memory, as all that follows.
+        peak_mb: most memory resident in that process, which loads the file and runs it twice, in MB; None where the
+            system does not tell.
+        start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
+        cold_process: what that process had imported.
+    """
+
+    first_ms: float
+    load_ms: float | None = None
+    peak_mb: float | None = None
+    start_mb: float | None = None
+    cold_process: str | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What timed runs took; a percentile is None where a phone's program does not tell it.
+
+    Attributes:
+        p50_ms: median run, by nearest rank.
+        p90_ms: nine runs of ten are as fast.
+        p99_ms: 99 runs of 100 are as fast.
+        fps: runs per second of running, slow ones included.
+        warmup_runs: untimed runs.
+        runs: timed runs.
+        duration_seconds: the timed runs took together.
+    """
+
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    fps: float
+    warmup_runs: int
+    runs: int
+    duration_seconds: float
+
+    @property
+    def duration_met(self) -> bool:
+        """The timed runs took the standard protocol's minimum of seconds."""
+        return self.duration_seconds >= STANDARD.minimum_seconds
+
+    @property
+    def query_met(self) -> bool:
+        """There were the standard protocol's minimum of timed runs."""
+        return self.runs >= STANDARD.minimum_runs
+
+    @property
+    def valid(self) -> bool:
+        """The whole protocol was kept."""
+        return self.duration_met and self.query_met and self.warmup_runs >= STANDARD.warmup
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that as many threads of the machine reach.
+
+    Attributes:
+        peak_gflops: in 1e9 operations a second.
+        peak_kind: "fp32" or "int8": what arithmetic that is.
+        peak_reached_by: the row of the same report that reached it, in words; None where it was the measuring kernels.
+    """
+
+    peak_gflops: float
+    peak_kind: str
+    peak_reached_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,151 +217,108 @@ class Row:
     all figures of a run are of both.
 
     Attributes:
-        entry: name of the file, or of the network.
-        format: "onnx" and the like; "pytorch" (eager) or "torch.compile" for a network in memory.
-        precision: "fp32" and the like.
-        mode: "windowed" or "streaming".
-        size: (height, width) of the low-resolution frames.
-        scale: how many times larger the restored frame is.
-        threads: that compute together.
+        subject: what it is of.
+        threads: that compute together; None where they have no part in it.
         where: "host", or "phone" for figures from a phone; the one is never called the other.
         device: that ran it, in words.
-        absent: None for a row with times, else `CONVERTED`, `NOT_RUN` or `FAILED`.
-        reason: why, as a sentence.
-        unit_asked: the execution provider, delegate or device asked for.
-        unit_got: the one that ran, as the runtime says.
-        runtime: its name.
-        runtime_version: its version.
-        input_shapes: of each input, by name.
-        file_mb: the file in MB (1e6 bytes); None where there is none.
-        sha256: of the file, hexadecimal.
-        load_ms: loading the file in a fresh process that has imported the runtime; None for a network in memory.
-        first_ms: the first run there; for a network in memory the first of all, with compiling.
-        peak_mb: most memory resident in that process, which loads the file and runs it twice, in MB.
-        start_mb: of that, what stood before the file was loaded: the interpreter and the runtime.
-        cold_process: what that process had imported.
-        p50_ms: median run, by nearest rank.
-        p90_ms: nine runs of ten are as fast.
-        p99_ms: 99 runs of 100 are as fast.
-        fps: runs per second of running, slow ones included.
-        warmup_runs: untimed runs.
-        runs: timed runs.
-        duration_seconds: the timed runs took together.
-        parameters: numbers in the network's weights as deployed.
-        macs: multiply-accumulates of one run: all convolutions and matrix products, fixed interpolating ones too.
-        peak_gflops: the most that as many threads of the machine reach, in 1e9 operations a second.
-        peak_kind: "fp32" or "int8": what arithmetic that is.
-        fidelity: how good the pictures are.
-        time_scale: how many frames a run restores: 2 where the frame rate is doubled.
+        absence: why there are no times; None for a row that has some.
+        file: None for a network in memory.
+        work: None where it is not known here what the file computes.
+        execution: None for what did not run.
+        cold_start: likewise.
+        latency: likewise.
+        limit: None where `threads` is, and for what another machine ran.
+        fidelity: None where it was not measured.
     """
 
-    entry: str
-    format: str
-    precision: str | None = None
-    mode: str | None = None
-    size: tuple[int, int] | None = None
-    scale: int | None = None
+    subject: Subject
     threads: int | None = None
     where: str = "host"
     device: str = ""
-    absent: str | None = None
-    reason: str | None = None
-    unit_asked: str | None = None
-    unit_got: str | None = None
-    runtime: str | None = None
-    runtime_version: str | None = None
-    input_shapes: dict[str, list[int]] | None = None
-    file_mb: float | None = None
-    sha256: str | None = None
-    load_ms: float | None = None
-    first_ms: float | None = None
-    peak_mb: float | None = None
-    start_mb: float | None = None
-    cold_process: str | None = None
-    p50_ms: float | None = None
-    p90_ms: float | None = None
-    p99_ms: float | None = None
-    fps: float | None = None
-    warmup_runs: int = 0
-    runs: int = 0
-    duration_seconds: float = 0.0
-    parameters: int | None = None
-    macs: int | None = None
-    peak_gflops: float | None = None
-    peak_kind: str | None = None
+    absence: Absence | None = None
+    file: StoredFile | None = None
+    work: Work | None = None
+    execution: Execution | None = None
+    cold_start: ColdStart | None = None
+    latency: Latency | None = None
+    limit: Limit | None = None
     fidelity: Fidelity | None = None
-    time_scale: int | None = None
-
-    @property
-    def duration_met(self) -> bool:
-        """The timed runs took the standard protocol's minimum of seconds."""
-        return self.duration_seconds >= STANDARD.minimum_seconds
-
-    @property
-    def query_met(self) -> bool:
-        """There were the standard protocol's minimum of timed runs."""
-        return self.runs >= STANDARD.minimum_runs
 
     @property
     def valid(self) -> bool:
         """It was timed, and the whole protocol was kept."""
-        met = self.duration_met and self.query_met and self.warmup_runs >= STANDARD.warmup
-        return self.absent is None and met
+        return self.absence is None and self.latency is not None and self.latency.valid
 
     @property
     def status(self) -> str:
         """One of "ok", "too short", "not run", "converted, not run" and "failed"."""
-        return self.absent or ("ok" if self.valid else "too short")
+        if self.absence is not None:
+            return self.absence.status
+        return "ok" if self.valid else "too short"
+
+    @property
+    def p50_ms(self) -> float | None:
+        """The median run."""
+        return None if self.latency is None else self.latency.p50_ms
 
     @property
     def real_time(self) -> dict[int, float | None]:
         """Runs per second over the frames per second of the video that comes in; 1 and more keeps up."""
-        return {rate: None if self.fps is None else self.fps / rate for rate in VIDEO_RATES}
+        return {rate: None if self.latency is None else self.latency.fps / rate for rate in VIDEO_RATES}
 
     @property
     def gflops(self) -> float | None:
-        """1e9 operations a second, two for each multiply-accumulate of the median run."""
-        return None if self.macs is None or not self.p50_ms else 2 * self.macs / self.p50_ms / 1e6
+        """1e9 operations a second, two for each multiply-accumulate, of the median run."""
+        return None if self.work is None else self.work.gflops(self.p50_ms)
 
     @property
     def share_of_peak(self) -> float | None:
-        """`gflops` over `peak_gflops`: 1 is the machine's limit."""
-        return None if self.gflops is None or not self.peak_gflops else self.gflops / self.peak_gflops
+        """`gflops` over those of the limit: 1 is what the machine can."""
+        return None if self.gflops is None or self.limit is None else self.gflops / self.limit.peak_gflops
 
     @property
     def mai_2025_score(self) -> float | None:
         """2^(2 (PSNR - 27)) / runtime in ms, Mobile AI 2025; None but for its task, 320x180 to 1280x720."""
-        if (self.size, self.scale) != (_MAI_SIZE, _MAI_SCALE) or self.fidelity is None or not self.p50_ms:
+        task = (self.subject.size, self.subject.scale) == (_MAI_SIZE, _MAI_SCALE)
+        if not task or self.fidelity is None or not self.p50_ms:
             return None
         return float(2 ** (2 * (self.fidelity.psnr_db - 27)) / self.p50_ms)
 
     @property
-    def form(self) -> str:
-        """Format, precision and, where it is the special one, mode: "onnx fp16 streaming"."""
-        return " ".join(filter(None, (self.format, self.precision, self.mode if self.mode == "streaming" else None)))
-
-    @property
     def units(self) -> str:
         """What computed it: "CPU, 1 thread"."""
-        unit = "CPU" if self.unit_got in ("CPUExecutionProvider", "cpu") else self.unit_got or self.device or "-"
+        got = "" if self.execution is None else self.execution.unit_got
+        unit = "CPU" if got in ("CPUExecutionProvider", "cpu") else got or self.device or "-"
         return unit if self.threads is None else f"{unit}, {counted_threads(self.threads)}"
 
     def document(self) -> dict[str, Any]:
-        """All of it, for JSON; what is derived too."""
-        own = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
-        own |= {
-            "size": None if self.size is None else {"height": self.size[0], "width": self.size[1]},
-            "fidelity": None if self.fidelity is None else dataclasses.asdict(self.fidelity),
+        """All of it on one level, for JSON; what is derived too."""
+        latency, size = self.latency, self.subject.size
+        return {
+            **_level(Subject, self.subject),
+            "size": None if size is None else {"height": size[0], "width": size[1]},
+            "threads": self.threads,
+            "where": self.where,
+            "device": self.device,
             "status": self.status,
+            "reason": None if self.absence is None else self.absence.reason,
+            **_level(StoredFile, self.file),
+            **_level(Execution, self.execution),
+            **_level(ColdStart, self.cold_start),
+            **_level(Latency, latency or Latency(None, None, None, 0.0, 0, 0, 0.0)),
+            "fps": None if latency is None else latency.fps,
             "real_time_factor": {f"{rate}_fps": factor for rate, factor in self.real_time.items()},
+            # the names are MLPerf Mobile's
+            "isMinDurationMet": latency is not None and latency.duration_met,
+            "isMinQueryMet": latency is not None and latency.query_met,
+            "isResultValid": self.valid,
+            **_level(Work, self.work),
             "gflops": self.gflops,
+            **_level(Limit, self.limit),
             "share_of_peak": self.share_of_peak,
+            "fidelity": None if self.fidelity is None else dataclasses.asdict(self.fidelity),
             "mai_2025_score": self.mai_2025_score,
         }
-        del own["absent"]
-        # the names are MLPerf Mobile's
-        flags = {"isMinDurationMet": self.duration_met, "isMinQueryMet": self.query_met, "isResultValid": self.valid}
-        return own | flags
 
 
 def counted_threads(count: int) -> str:
@@ -208,15 +326,13 @@ def counted_threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def figures(timing: Timing) -> dict[str, Any]:
-    """Those fields of a `Row` that timed runs fill."""
+def latency_of(timing: Timing) -> Latency:
+    """What timed runs come to."""
     p50, p90, p99 = (float(value) * 1e3 for value in np.percentile(timing.samples, (50, 90, 99), method="inverted_cdf"))
-    return {
-        "p50_ms": p50,
-        "p90_ms": p90,
-        "p99_ms": p99,
-        "fps": len(timing.samples) / timing.seconds,
-        "warmup_runs": timing.warmup_runs,
-        "runs": len(timing.samples),
-        "duration_seconds": timing.seconds,
-    }
+    runs = len(timing.samples)
+    return Latency(p50, p90, p99, runs / timing.seconds, timing.warmup_runs, runs, timing.seconds)
+
+
+def _level(kind: type[Any], part: object | None) -> dict[str, Any]:
+    """The fields of a part by name, all null where there is none."""
+    return {field.name: None if part is None else getattr(part, field.name) for field in dataclasses.fields(kind)}

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["SLICES", "STANDARD", "Protocol", "Timing", "sustained", "take_turns"]
+__all__ = ["SLICES", "STANDARD", "Timing", "TimingProtocol", "sustained", "take_turns"]
 
 SLICES = 10
 """Equal parts of time that a sustained run is told in."""
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TimingProtocol:
     """When a row has been run enough.
 
     Attributes:
@@ -33,7 +33,7 @@ class Protocol:
     budget_seconds: float = 120.0
 
 
-STANDARD = Protocol()
+STANDARD = TimingProtocol()
 """A row that got less is marked as not valid."""
 
 
@@ -53,18 +53,18 @@ class Timing:
     samples: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
-    def warm(self, protocol: Protocol) -> bool:
+    def warm(self, protocol: TimingProtocol) -> bool:
         """The next run counts."""
         return self.warmup_runs >= protocol.warmup or self.warmup_seconds >= protocol.budget_seconds / 2
 
-    def finished(self, protocol: Protocol) -> bool:
+    def finished(self, protocol: TimingProtocol) -> bool:
         """No further run is needed, or the budget is spent."""
         if not self.samples:
             return False
         enough = len(self.samples) >= protocol.minimum_runs and self.seconds >= protocol.minimum_seconds
         return enough or self.warmup_seconds + self.seconds >= protocol.budget_seconds
 
-    def add(self, seconds: float, protocol: Protocol) -> None:
+    def add(self, seconds: float, protocol: TimingProtocol) -> None:
         """Record one run."""
         if self.warm(protocol):
             self.samples.append(seconds)
@@ -75,7 +75,7 @@ class Timing:
 
 
 def take_turns(
-    runs: Sequence[Callable[[], float]], protocol: Protocol, progress: Callable[[int], object] | None = None
+    runs: Sequence[Callable[[], float]], protocol: TimingProtocol, progress: Callable[[int], object] | None = None
 ) -> list[Timing]:
     """Run each as often as the protocol wants, one run at a time in turn.
 

@@ -15,15 +15,13 @@ from tempfile import TemporaryDirectory
 
 from distill.errors import CheckFailed, ConfigError, DistillError, InputError
 from distill.files import sha256_of
-from export.latency.row import Row
-from export.latency.timing import STANDARD, Protocol
+from export.latency.measuring import DEFAULT_SIZE
+from export.latency.row import Execution, Row, StoredFile, Subject
+from export.latency.timing import STANDARD, TimingProtocol
 from export.phones.adb import COPY_SECONDS, Adb, Phone, _finished, attached, find_adb, phone_behind
 from export.phones.benchmarks import Benchmark, Figures, Model, benchmark_for, last_line
 
 __all__ = ["PhoneRun", "profile_android"]
-
-DEFAULT_SIZE = (120, 180)
-"""Height and width of the low-resolution frames where the file leaves them free, as on the host."""
 
 _WRITABLE = "/data/local/tmp"  # the folder that adb may run programs from
 _LOADING_SECONDS = 120
@@ -54,36 +52,30 @@ class PhoneRun:
 
     def row(self) -> Row:
         """For a report."""
-        told, facts = self.figures, self.model.facts
+        facts = self.model.facts
         first = next(iter(self.model.inputs.values()), None)  # a frame, whatever the mode
         return Row(
-            entry=self.path.name,
-            format=self.benchmark.format,
-            precision=facts.get("precision"),
-            mode=facts.get("mode"),
-            size=None if first is None else (first[-2], first[-1]),
-            scale=int(facts["scale"]) if "scale" in facts else None,
-            time_scale=int(facts.get("time_scale", 1)),
-            threads=self.threads,
+            Subject(
+                self.path.name,
+                self.benchmark.format,
+                facts.get("precision"),
+                facts.get("mode"),
+                None if first is None else (first[-2], first[-1]),
+                int(facts["scale"]) if "scale" in facts else None,
+                int(facts.get("time_scale", 1)),
+            ),
+            self.threads,
             where="phone",
             device=self.phone.description,
-            unit_asked=self.benchmark.unit_asked,
-            unit_got=told.unit_got,
-            runtime=self.benchmark.runtime,
-            input_shapes={name: list(shape) for name, shape in self.model.inputs.items()} or None,
-            file_mb=self.path.stat().st_size / 1e6,
-            sha256=sha256_of(self.path),
-            cold_process=self.benchmark.program,
-            load_ms=told.load_ms,
-            first_ms=told.first_ms,
-            peak_mb=told.peak_mb,
-            p50_ms=told.p50_ms,
-            p90_ms=told.p90_ms,
-            p99_ms=told.p99_ms,
-            fps=told.fps,
-            warmup_runs=told.warmup_runs,
-            runs=told.runs,
-            duration_seconds=told.duration_seconds,
+            file=StoredFile(self.path.stat().st_size / 1e6, sha256_of(self.path)),
+            execution=Execution(
+                self.benchmark.unit_asked,
+                self.figures.unit_got,
+                self.benchmark.runtime,
+                input_shapes={name: list(shape) for name, shape in self.model.inputs.items()} or None,
+            ),
+            cold_start=self.figures.cold_start,
+            latency=self.figures.latency,
         )
 
 
@@ -94,7 +86,7 @@ def profile_android(
     serial: str | None = None,
     size: tuple[int, int] = DEFAULT_SIZE,
     threads: Sequence[int] = (1, 2),
-    protocol: Protocol = STANDARD,
+    protocol: TimingProtocol = STANDARD,
 ) -> list[PhoneRun]:
     """Time an exported file on an attached phone, one result for each number of threads.
 
@@ -136,14 +128,14 @@ def profile_android(
 class _Session:
     """A folder of our own on the phone, see `export.phones.benchmarks.Remote`."""
 
-    def __init__(self, adb: Adb, phone: Phone, program: Path, protocol: Protocol) -> None:
+    def __init__(self, adb: Adb, phone: Phone, program: Path, protocol: TimingProtocol) -> None:
         self._adb, self._phone, self._program = adb, phone, program
         self._folder = f"{_WRITABLE}/distill-vsr-{uuid.uuid4().hex[:12]}"
         self._seconds = _LOADING_SECONDS + 2 * protocol.budget_seconds
 
     @classmethod
     @contextmanager
-    def on(cls, adb: Adb, phone: Phone, program: Path, protocol: Protocol) -> Iterator[_Session]:
+    def on(cls, adb: Adb, phone: Phone, program: Path, protocol: TimingProtocol) -> Iterator[_Session]:
         """A session that leaves nothing behind."""
         session = cls(adb, phone, program, protocol)
         try:

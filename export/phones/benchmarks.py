@@ -14,16 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol as Interface
+from typing import Protocol
 
 from distill.errors import CheckFailed, InputError
-from export.latency.row import figures
-from export.latency.timing import Protocol, Timing
+from export.latency.row import ColdStart, Latency, latency_of
+from export.latency.timing import Timing, TimingProtocol
 
 __all__ = ["Benchmark", "Figures", "Model", "Remote", "benchmark_for", "last_line", "perf_test_summary"]
 
 
-class Remote(Interface):
+class Remote(Protocol):
     """A folder on a phone that holds the benchmark and the model."""
 
     def call(self, *arguments: str) -> str:
@@ -35,41 +35,17 @@ class Remote(Interface):
 
 @dataclass(frozen=True)
 class Figures:
-    """What a benchmark told of one number of threads; None is what it does not tell. Times in ms.
+    """What a benchmark told of one number of threads.
 
     Attributes:
         unit_got: the provider or delegate that ran.
-        warmup_runs: that were not counted.
-        runs: that were counted.
-        duration_seconds: they took together.
-        fps: counted runs per second of running.
-        mean_ms: of the counted runs, as what follows.
-        min_ms: the fastest.
-        max_ms: the slowest.
-        p50_ms: the median.
-        p90_ms: nine runs of ten are as fast.
-        p95_ms: 19 of 20 are as fast.
-        p99_ms: 99 of 100 are as fast.
-        load_ms: reading and preparing the model in a fresh process.
-        first_ms: the first run there.
-        peak_mb: most memory resident, in MB (1e6 bytes); of benchmark_model, its growth since the program's start.
+        cold_start: in a fresh process; benchmark_model's memory is its growth since the program's start.
+        latency: of the counted runs.
     """
 
     unit_got: str
-    warmup_runs: int
-    runs: int
-    duration_seconds: float
-    fps: float
-    mean_ms: float
-    min_ms: float | None
-    max_ms: float | None
-    p50_ms: float | None
-    p90_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    load_ms: float
-    first_ms: float
-    peak_mb: float | None
+    cold_start: ColdStart
+    latency: Latency
 
 
 @dataclass(frozen=True)
@@ -121,7 +97,7 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
-    def measure(self, remote: Remote, model: Model, threads: int, protocol: Protocol) -> tuple[Figures, str]:
+    def measure(self, remote: Remote, model: Model, threads: int, protocol: TimingProtocol) -> tuple[Figures, str]:
         """Time the model.
 
         Returns:
@@ -160,7 +136,7 @@ class PerfTest(Benchmark):
         inputs = {name: tuple(free.get(extent, extent) for extent in shape) for name, shape in shapes.items()}
         return Model(path.name, facts, inputs, free)
 
-    def measure(self, remote: Remote, model: Model, threads: int, protocol: Protocol) -> tuple[Figures, str]:
+    def measure(self, remote: Remote, model: Model, threads: int, protocol: TimingProtocol) -> tuple[Figures, str]:
         # -I and -S: random inputs, or they would be uninitialised memory; free sides are 1 unless told otherwise
         settings = ["-e", "cpu", "-I", "-S", "1", "-x", str(threads), "-m", "times"]
         settings += [word for name, extent in model.free.items() for word in ("-f", f"{name}:{extent}")]
@@ -180,14 +156,13 @@ class PerfTest(Benchmark):
         timing = Timing(protocol.warmup, sum(seconds[: protocol.warmup]), counted, sum(counted))
         told = Figures(
             unit_got=self.unit_asked,  # told to use no other, it has no other to fall back to
-            mean_ms=timing.seconds / runs * 1e3,
-            min_ms=min(counted) * 1e3,
-            max_ms=max(counted) * 1e3,
-            p95_ms=sorted(counted)[math.ceil(0.95 * runs) - 1] * 1e3,
-            load_ms=cold["Session creation time cost"] * 1e3,
-            first_ms=cold["First inference time cost"] * 1e3,
-            peak_mb=perf_test_summary(run)["Peak working set size"] / 1e6,
-            **figures(timing),
+            cold_start=ColdStart(
+                first_ms=cold["First inference time cost"] * 1e3,
+                load_ms=cold["Session creation time cost"] * 1e3,
+                peak_mb=perf_test_summary(run)["Peak working set size"] / 1e6,
+                cold_process=self.program,
+            ),
+            latency=latency_of(timing),
         )
         return told, begun + run
 
@@ -207,7 +182,7 @@ class BenchmarkModel(Benchmark):
     def model(self, path: Path, size: tuple[int, int]) -> Model:
         return Model(path.name, {}, {}, {})
 
-    def measure(self, remote: Remote, model: Model, threads: int, protocol: Protocol) -> tuple[Figures, str]:
+    def measure(self, remote: Remote, model: Model, threads: int, protocol: TimingProtocol) -> tuple[Figures, str]:
         output = remote.call(
             f"--graph={model.name}",
             f"--num_threads={threads}",
@@ -217,7 +192,7 @@ class BenchmarkModel(Benchmark):
             f"--min_secs={protocol.minimum_seconds}",
             f"--max_secs={protocol.budget_seconds}",
         )
-        return _tflite_figures(output), output
+        return _tflite_figures(output, self.program), output
 
 
 _BENCHMARKS = {".onnx": PerfTest(), ".ort": PerfTest(), ".tflite": BenchmarkModel()}
@@ -268,7 +243,7 @@ def _seconds_of_runs(text: str) -> list[float]:
     return [float(line.split(",")[1]) for line in text.splitlines() if line.count(",") == 4]
 
 
-def _tflite_figures(output: str) -> Figures:
+def _tflite_figures(output: str, program: str) -> Figures:
     """What benchmark_model logs.
 
     Raises:
@@ -290,26 +265,24 @@ def _tflite_figures(output: str) -> Figures:
     load, first, mean = (float(number) for number in timings.groups())
     warmup, counted = statistics[-2:]
 
-    def milliseconds(name: str) -> float | None:
-        return counted[name] / 1e3 if name in counted else None
-
     memory = re.search(rf"[Mm]emory footprint .*\(MB\): init=\S+ overall=({_NUMBER})", output)
     return Figures(
         unit_got=_delegate(output),
-        warmup_runs=int(warmup["count"]),
-        runs=int(counted["count"]),
-        duration_seconds=mean * counted["count"] / 1e6,
-        fps=1e6 / mean,
-        mean_ms=mean / 1e3,
-        min_ms=milliseconds("min"),
-        max_ms=milliseconds("max"),
-        p50_ms=milliseconds("median"),
-        p90_ms=None,
-        p95_ms=milliseconds("p95"),
-        p99_ms=None,
-        load_ms=load / 1e3,
-        first_ms=first / 1e3,
-        peak_mb=float(memory[1]) * 1024**2 / 1e6 if memory else None,
+        cold_start=ColdStart(
+            first_ms=first / 1e3,
+            load_ms=load / 1e3,
+            peak_mb=float(memory[1]) * 1024**2 / 1e6 if memory else None,
+            cold_process=program,
+        ),
+        latency=Latency(
+            p50_ms=counted["median"] / 1e3 if "median" in counted else None,
+            p90_ms=None,
+            p99_ms=None,
+            fps=1e6 / mean,
+            warmup_runs=int(warmup["count"]),
+            runs=int(counted["count"]),
+            duration_seconds=mean * counted["count"] / 1e6,
+        ),
     )
 
 

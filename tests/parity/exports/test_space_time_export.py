@@ -17,9 +17,8 @@ from export.delivery.parity import parity
 from export.exported import ExportedNetwork
 from export.formats import export, format_named
 from export.interfaces import Order
-from export.latency.contender import NetworkEntry
-from export.latency.measuring import opened
-from export.latency.row import Row
+from export.latency.networks import NetworkEntry
+from export.latency.row import Row, Subject
 from export.latency.table import table
 from tests.stand_ins.checks import METADATA, moving_clip, randomise_with_statistics
 
@@ -194,9 +193,9 @@ def test_files_of_old_keep_the_frame_rate(tmp_path: Path) -> None:
 
 
 def test_a_profile_says_that_a_run_is_of_two_frames() -> None:
-    row = opened(NetworkEntry(student(), "doubling", streaming=True)).contender((8, 12), 1).row
-    assert row.time_scale == 2
-    plain = dataclasses.replace(row, entry="plain", time_scale=1)
-    text = table([row, plain, Row("unknown", "onnx", size=(8, 12), scale=4)])
+    row = NetworkEntry(student(), "doubling", streaming=True).contender((8, 12), 1).row
+    assert row.subject.time_scale == 2
+    plain = dataclasses.replace(row, subject=dataclasses.replace(row.subject, entry="plain", time_scale=1))
+    text = table([row, plain, Row(Subject("unknown", "onnx", size=(8, 12), scale=4))])
     captions = [line for line in text.splitlines() if line.startswith("12x8")]
     assert ["two restored frames a run" in caption for caption in captions] == [True, False, False]

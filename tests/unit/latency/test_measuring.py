@@ -20,16 +20,28 @@ from distill.networks import registry
 from export.exported import ExportedNetwork
 from export.formats import FORMATS
 from export.formats import export as write
+from export.graphs.graph import streaming_graph, traced, windowed_graph
+from export.graphs.workload import workload
 from export.interfaces import Order
-from export.latency.files import _Feed
-from export.latency.measuring import DEFAULT_SIZE, FileEntry, NetworkEntry, profile
-from export.latency.row import CONVERTED, FAILED, NOT_RUN, Fidelity, Row, figures
+from export.latency.files import FileEntry, _Feed
+from export.latency.measuring import DEFAULT_SIZE, profile
+from export.latency.networks import NetworkEntry
+from export.latency.row import (
+    CONVERTED,
+    FAILED,
+    NOT_RUN,
+    Absence,
+    Fidelity,
+    Latency,
+    Limit,
+    Row,
+    Subject,
+    Work,
+)
 from export.latency.table import table
-from export.latency.timing import Protocol, Timing, sustained, take_turns
-from export.machine import Limits
-from export.to_onnx.peak import int8_gops
+from export.latency.timing import TimingProtocol
 
-QUICK = Protocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
+QUICK = TimingProtocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
 KEYWORDS = {"window": 3, "widths": [4, 4], "kernels": [3, 3, 3]}
 SIZE = (8, 12)
 
@@ -102,44 +114,54 @@ def test_a_row_for_each_entry_and_number_of_threads(files, measured):
     found, counted = measured
     assert counted == [1] * 8 * (QUICK.warmup + QUICK.minimum_runs)
     forms = ["onnx fp32", "onnx fp32 streaming", "pytorch fp32", "pytorch fp32 streaming"]
-    assert [(row.form, row.threads) for row in found.rows] == [(form, count) for form in forms for count in (1, 2)]
+    assert [(row.subject.form, row.threads) for row in found.rows] == [
+        (form, count) for form in forms for count in (1, 2)
+    ]
     for row in found.rows:
-        assert (row.size, row.scale, row.where, row.device) == (SIZE, 4, "host", found.machine.name)
-        assert (row.warmup_runs, row.runs, row.status) == (1, 3, "too short")
-        assert 0 < row.p50_ms <= row.p90_ms <= row.p99_ms
-        assert row.first_ms > 0
-        assert row.fps == pytest.approx(row.runs / row.duration_seconds)
-        assert row.real_time[30] == pytest.approx(row.fps / 30)
+        assert (row.subject.size, row.subject.scale) == (SIZE, 4)
+        assert (row.where, row.device) == ("host", found.machine.name)
+        latency = row.latency
+        assert (latency.warmup_runs, latency.runs, row.status) == (1, 3, "too short")
+        assert 0 < latency.p50_ms <= latency.p90_ms <= latency.p99_ms
+        assert row.cold_start.first_ms > 0
+        assert latency.fps == pytest.approx(latency.runs / latency.duration_seconds)
+        assert row.real_time[30] == pytest.approx(latency.fps / 30)
         peak = found.peaks[row.threads - 1]
-        assert row.peak_kind == "fp32"
-        assert row.share_of_peak == pytest.approx(2 * row.macs / (row.p50_ms / 1e3) / (peak.fp32_gflops * 1e9))
+        assert row.limit.peak_kind == "fp32"
+        rate = 2 * row.work.macs / (latency.p50_ms / 1e3)
+        assert row.share_of_peak == pytest.approx(rate / (peak.fp32_gflops * 1e9))
     for row in found.rows[:4]:
-        path = files[Path(row.entry).stem]
-        assert (row.runtime, row.runtime_version) == ("onnxruntime", onnxruntime.__version__)
-        assert row.unit_asked == row.unit_got == "CPUExecutionProvider"
-        assert row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert row.file_mb == path.stat().st_size / 1e6
-        assert row.load_ms > 0
-        assert "onnxruntime" in row.cold_process
+        path = files[Path(row.subject.entry).stem]
+        ran, cold = row.execution, row.cold_start
+        assert (ran.runtime, ran.runtime_version) == ("onnxruntime", onnxruntime.__version__)
+        assert ran.unit_asked == ran.unit_got == "CPUExecutionProvider"
+        assert row.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert row.file.file_mb == path.stat().st_size / 1e6
+        assert cold.load_ms > 0
+        assert "onnxruntime" in cold.cold_process
         if sys.platform == "linux":
-            assert 0 < row.start_mb < row.peak_mb < 1000, "torch was loaded too"
-    assert {(row.file_mb, row.sha256, row.load_ms, row.peak_mb) for row in found.rows[4:]} == {(None,) * 4}
+            assert 0 < cold.start_mb < cold.peak_mb < 1000, "torch was loaded too"
+    assert {(row.file, row.cold_start.load_ms, row.cold_start.peak_mb) for row in found.rows[4:]} == {(None,) * 3}
 
 
-def test_work_is_counted_of_what_runs(measured):
+def test_work_is_counted_of_what_runs(network, measured):
     rows = measured[0].rows
-    windowed, streaming, eager, eager_streaming = rows[::2]
-    assert windowed.input_shapes == {f"frame_{place}": [1, 3, *SIZE] for place in range(3)}
-    assert windowed.input_shapes == eager.input_shapes
-    assert streaming.input_shapes["frame"] == [1, 3, *SIZE]
-    assert streaming.input_shapes == eager_streaming.input_shapes
-    assert (windowed.macs, streaming.macs) == (eager.macs, eager_streaming.macs)
-    assert 0 < streaming.macs < windowed.macs, "what windows share is done once"
-    assert {row.parameters for row in rows} == {rows[0].parameters}
+    windowed, streaming, eager, eager_streaming = (row.execution.input_shapes for row in rows[::2])
+    assert windowed == {f"frame_{place}": [1, 3, *SIZE] for place in range(3)}
+    assert windowed == eager
+    assert streaming["frame"] == [1, 3, *SIZE]
+    assert streaming == eager_streaming
+    windowed, streaming, eager, eager_streaming = (row.work.macs for row in rows[::2])
+    assert (windowed, streaming) == (eager, eager_streaming)
+    assert 0 < streaming < windowed, "what windows share is done once"
+    assert [windowed, streaming] == [
+        workload(traced(graph(network, SIZE))).macs for graph in (windowed_graph, streaming_graph)
+    ]
+    assert {row.work.parameters for row in rows} == {rows[0].work.parameters}
 
     (tiny,) = profile([NetworkEntry(Tiny(), "tiny")], sizes=[(8, 8)], threads=(1,), protocol=QUICK).rows
-    assert (tiny.macs, tiny.parameters) == (9 * 48 * 9 * 64, 9 * 48 * 9 + 48)
-    assert tiny.gflops == pytest.approx(2 * tiny.macs / tiny.p50_ms / 1e6)
+    assert tiny.work == Work(9 * 48 * 9 + 48, 9 * 48 * 9 * 64)
+    assert tiny.gflops == pytest.approx(2 * tiny.work.macs / tiny.p50_ms / 1e6)
 
 
 def test_streaming_feeds_its_memories_back(files):
@@ -157,7 +179,7 @@ def test_streaming_feeds_its_memories_back(files):
 
 def test_sizes_are_the_files_own_where_none_is_given(files):
     found = profile([FileEntry(files["fixed"]), FileEntry(files["windowed"])], threads=(1,), protocol=QUICK)
-    assert [row.size for row in found.rows] == [SIZE, SIZE]
+    assert [row.subject.size for row in found.rows] == [SIZE, SIZE]
     assert DEFAULT_SIZE == (120, 180)
 
 
@@ -165,7 +187,7 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
     entries = [FileEntry(files["fixed"]), FileEntry(files["windowed"])]
     absent, *timed = profile(entries, sizes=[(8, 8)], threads=(1, 2), protocol=QUICK).rows
     assert (absent.status, absent.threads, absent.p50_ms) == (NOT_RUN, None, None)
-    assert "12x8 only" in absent.reason
+    assert "12x8 only" in absent.absence.reason
     assert [row.threads for row in timed] == [1, 2]
 
 
@@ -173,32 +195,32 @@ def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml"))
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
-    assert (row.status, row.precision, row.p50_ms) == (CONVERTED, "fp32", None)
-    assert row.macs > 0
-    assert "Mac" in row.reason
+    assert (row.status, row.subject.precision, row.latency) == (CONVERTED, "fp32", None)
+    assert row.work.macs > 0
+    assert "Mac" in row.absence.reason
 
 
 def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
     other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
     monkeypatch.setattr(export.latency.files, "format_of", lambda path: other)
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
-    assert (row.status, row.reason) == (NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
+    assert row.absence == Absence(NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
 
 
 def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
     monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other"))
     (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
-    assert row.load_ms > 0
-    assert row.first_ms > 0
-    assert "opening a other file" in row.cold_process
+    assert row.cold_start.load_ms > 0
+    assert row.cold_start.first_ms > 0
+    assert "opening a other file" in row.cold_start.cold_process
 
 
 def test_a_fresh_process_that_fails_is_a_row_without_times(files, monkeypatch):
     monkeypatch.setattr("export.latency.files.cold_start.__file__", "/nowhere/runtime.py")
     (row, _) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert row.status == FAILED
-    assert "fresh process" in row.reason
-    assert "\n" not in row.reason
+    assert "fresh process" in row.absence.reason
+    assert "\n" not in row.absence.reason
 
 
 def test_a_compiler_that_fails_is_a_row_without_times(monkeypatch):
@@ -210,18 +232,18 @@ def test_a_compiler_that_fails_is_a_row_without_times(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     (row,) = profile([NetworkEntry(Tiny(), "tiny", compiled=True)], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
-    assert (row.form, row.status, row.reason) == ("torch.compile fp32", FAILED, "no C++ compiler found")
+    assert (row.subject.form, row.absence) == ("torch.compile fp32", Absence(FAILED, "no C++ compiler found"))
 
 
 @pytest.mark.slow
 def test_torch_compile_by_the_same_protocol():
     entries = [NetworkEntry(Tiny(), "tiny", streaming=streaming, compiled=True) for streaming in (False, True)]
     rows = profile(entries, sizes=[SIZE], threads=(1,), protocol=QUICK).rows
-    assert [(row.format, row.mode, row.runs, row.absent) for row in rows] == [
+    assert [(row.subject.format, row.subject.mode, row.latency.runs, row.absence) for row in rows] == [
         ("torch.compile", "windowed", 3, None),
         ("torch.compile", "streaming", 3, None),
     ]
-    assert all(row.first_ms for row in rows)
+    assert all(row.cold_start.first_ms for row in rows)
 
 
 def test_the_network_and_the_process_are_left_as_they_were(network):
@@ -230,53 +252,6 @@ def test_the_network_and_the_process_are_left_as_they_were(network):
     profile([NetworkEntry(network, "vsrnet")], sizes=[SIZE], threads=(threads + 1,), protocol=QUICK)
     assert network.training
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize(
-    ("runs", "seconds", "warmup", "flags"),
-    [
-        (100, 3.0, 10, (True, True, True)),
-        (99, 3.0, 10, (True, False, False)),
-        (100, 2.9, 10, (False, True, False)),
-        (100, 3.0, 9, (True, True, False)),
-    ],
-)
-def test_flags(runs, seconds, warmup, flags):
-    row = Row("a", "onnx", runs=runs, duration_seconds=seconds, warmup_runs=warmup)
-    twin = row.document()
-    assert (twin["isMinDurationMet"], twin["isMinQueryMet"], twin["isResultValid"]) == flags
-    assert twin["status"] == ("ok" if all(flags) else "too short")
-    assert not dataclasses.replace(row, absent=FAILED).valid
-
-
-def test_percentiles_are_runs_that_happened():
-    told = figures(Timing(10, 1.0, [0.001 * each for each in range(1, 101)], 5.05))
-    assert (told["p50_ms"], told["p90_ms"], told["p99_ms"]) == pytest.approx((50.0, 90.0, 99.0))
-    assert (told["fps"], told["runs"], told["warmup_runs"]) == (100 / 5.05, 100, 10)
-
-
-def test_the_challenge_score_is_for_its_size_alone():
-    row = Row("a", "onnx", size=(180, 320), scale=4, p50_ms=10.0, fidelity=Fidelity(27.79, None, "RGB"))
-    assert row.mai_2025_score == pytest.approx(2**1.58 / 10)
-    assert dataclasses.replace(row, fidelity=None).mai_2025_score is None
-    assert dataclasses.replace(row, size=(320, 180)).mai_2025_score is None
-    assert dataclasses.replace(row, p50_ms=None).mai_2025_score is None
-
-
-def test_limits_are_the_best_of_all_rounds():
-    limits = Limits((1, 2), int8=int8_gops)
-    limits.measure()
-    limits.measure()
-    one, two = limits.peaks()
-    assert (one.threads, two.threads) == (1, 2)
-    assert len(one.fp32_rounds) == len(two.fp32_rounds) == 2
-    assert one.fp32_gflops == max(one.fp32_rounds)
-    assert two.fp32_gflops == max(one.fp32_rounds + two.fp32_rounds), "more threads can do what fewer can"
-    assert one.int8_gops is not None
-    assert two.int8_gops is not None
-    assert one.int8_gops > one.fp32_gflops / 4, "a kernel that no file is computed by"
-    assert one.copy_gb_per_second > 0
-    assert Row("a", "onnx", macs=10**9, p50_ms=10.0, peak_gflops=400.0).share_of_peak == pytest.approx(0.5)
 
 
 def test_operators_are_those_of_the_file(files, measured):
@@ -297,7 +272,7 @@ def test_operators_are_those_of_the_file(files, measured):
 
 def test_a_long_run_of_each_entry_on_the_most_threads(measured):
     found = measured[0].sustained
-    assert [each.form for each in found] == list(dict.fromkeys(row.form for row in measured[0].rows))
+    assert [each.form for each in found] == list(dict.fromkeys(row.subject.form for row in measured[0].rows))
     for each in found:
         assert (each.threads, each.seconds, len(each.fps)) == (2, 0.05, 10)
         assert each.last_over_first == each.fps[-1] / each.fps[0]
@@ -305,14 +280,20 @@ def test_a_long_run_of_each_entry_on_the_most_threads(measured):
 
 def test_the_document_keeps_to_its_schema(measured):
     schema = json.loads((Path(export.__file__).parent / "latency" / "profile_schema.json").read_text())
-    phone = Row("a.onnx", "onnx", "int8", "streaming", SIZE, 4, 4, "phone", "Some phone, Android 15", p50_ms=3.0)
-    gone = Row("b.onnx", "onnx", absent=NOT_RUN, reason="so")
+    latency = Latency(3.0, None, None, 333.3, 10, 100, 3.0)
+    subject = Subject("a.onnx", "onnx", "int8", "streaming", SIZE, 4)
+    phone = Row(subject, 4, "phone", "Some phone, Android 15", latency=latency)
+    gone = Row(Subject("b.onnx", "onnx"), absence=Absence(NOT_RUN, "so"))
     found = measured[0].with_rows([phone, gone])
     document = json.loads(json.dumps(found.document("distill profile a.onnx"), allow_nan=False))
     assert list(faults(document, schema, schema)) == []
     assert list(undescribed(schema)) == []
     assert document["rows"][0]["fidelity"]["blamed"] == ["conv1"]
     assert document["rows"][-2]["where"] == "phone"
+    for each in (*document["rows"], *document["peaks"]):
+        for name in [name for name in each if name.endswith("reached_by")]:
+            del each[name]
+    assert list(faults(document, schema, schema)) == [], "documents from before stay valid"
     broken = document | {"date": 3, "more": 1}
     del broken["machine"]["os"]
     assert len(list(faults(broken, schema, schema))) == 3, "the check itself finds what is wrong"
@@ -362,16 +343,16 @@ def test_what_is_said_of_phones(measured):
     found = measured[0]
     assert found.phones == "Phones: not run. All figures are host latency, not a phone's."
     assert found.table().startswith(found.phones)
-    other = found.with_rows([Row("a.onnx", "onnx", where="phone", device="Some phone")])
+    other = found.with_rows([Row(Subject("a.onnx", "onnx"), where="phone", device="Some phone")])
     assert "not run" not in other.phones
 
 
 def test_the_table(measured):
-    long = {"runs": 100, "duration_seconds": 3.0, "warmup_runs": 10}
+    latency = Latency(9.96, 9.96, 9.96, 100.0, 10, 100, 3.0)
     windowed, _, streaming, *_ = measured[0].rows
     rows = [
-        dataclasses.replace(windowed, **long, p50_ms=9.96, macs=2 * 10**9, peak_gflops=1000.0),
-        dataclasses.replace(streaming, absent=NOT_RUN, reason="So it is.", threads=None, p50_ms=None),
+        dataclasses.replace(windowed, latency=latency, work=Work(1, 2 * 10**9), limit=Limit(1000.0, "fp32")),
+        dataclasses.replace(streaming, absence=Absence(NOT_RUN, "So it is."), threads=None, latency=None),
     ]
     _, caption, head, first, second, _, work_head, work, *_, reason, convention = table(rows).splitlines()
     assert caption == "12x8 -> 48x32, one restored frame a run"
@@ -385,47 +366,10 @@ def test_the_table(measured):
     assert cells[3][3:6] == ["GMAC", "GFLOP/s", "of limit"]
     assert cells[4][3:6] == ["2.00", "401.6", "40%"]
     assert (reason, convention) == ("streaming.onnx: not run. So it is.", "PSNR: Y")
-    named = table([rows[0], dataclasses.replace(rows[0], entry="other.onnx")])
+    other = dataclasses.replace(rows[0].subject, entry="other.onnx")
+    named = table([rows[0], dataclasses.replace(rows[0], subject=other)])
     assert "windowed.onnx | onnx" in named
     assert "other.onnx    | onnx" in named
-
-
-def test_entries_take_turns_in_an_order_of_each_round():
-    order = []
-
-    def run(name, seconds):
-        return lambda: order.append(name) or seconds
-
-    protocol = Protocol(warmup=1, minimum_runs=20, minimum_seconds=30.0, budget_seconds=1000.0)
-    slow, fast = take_turns([run("s", 3.0), run("f", 1.0)], protocol)
-    rounds = {"".join(order[place : place + 2]) for place in range(0, 42, 2)}
-    assert rounds == {"sf", "fs"}
-    assert order[42:] == ["f"] * 10
-    assert (slow.warmup_runs, slow.samples, slow.seconds) == (1, [3.0] * 20, 60.0)
-    assert (fast.warmup_runs, fast.samples, fast.seconds) == (1, [1.0] * 30, 30.0)
-
-
-def test_the_budget_ends_a_slow_row():
-    protocol = Protocol(warmup=10, minimum_runs=100, minimum_seconds=3.0, budget_seconds=60.0)
-    (timing,) = take_turns([lambda: 20.0], protocol)
-    assert (timing.warmup_runs, len(timing.samples)) == (2, 1)
-    (timing,) = take_turns([lambda: 1.0], protocol)
-    assert (timing.warmup_runs, len(timing.samples)) == (10, 50)
-    (timing,) = take_turns([lambda: 500.0], protocol)
-    assert (timing.warmup_runs, len(timing.samples)) == (1, 1)
-    assert not Timing().finished(Protocol(0, 0, 0.0, 0.0)), "a row has at least one run"
-
-
-def test_a_long_run_is_told_in_slices(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("export.latency.timing.time.perf_counter", lambda: now[0])
-
-    def run():  # 4 a second for 5 s, then 2 a second
-        now[0] += 0.25 if now[0] < 5 else 0.5
-
-    assert sustained(run, 10.0) == pytest.approx([4.0] * 5 + [2.0] * 5)
-    now[0] = 0.0
-    assert sustained(run, 0.1) == pytest.approx([4.0] * 10), "a run longer than a slice counts by its share"
 
 
 def test_wrong_settings(files, tmp_path):

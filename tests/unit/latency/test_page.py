@@ -10,31 +10,42 @@ from distill.pages.plots import Bar, share_bars, time_bars
 from export.interfaces import Node, Operators, OperatorType
 from export.latency.measuring import Profile, Sustained
 from export.latency.page import html
-from export.latency.row import CONVERTED, FAILED, Fidelity, Row
+from export.latency.row import (
+    CONVERTED,
+    FAILED,
+    Absence,
+    Execution,
+    Fidelity,
+    Latency,
+    Limit,
+    Row,
+    StoredFile,
+    Subject,
+    Work,
+)
 from export.latency.timing import STANDARD
 from export.machine import Machine, Peak
 
 HOSTILE = "<script>alert('a & \"b\"')</script>"
-TIMED = {
-    "size": (120, 180),
-    "scale": 4,
-    "device": "Some host",
-    "unit_asked": "CPUExecutionProvider",
-    "unit_got": "CPUExecutionProvider",
-    "warmup_runs": 10,
-    "runs": 100,
-    "duration_seconds": 4.0,
-    "macs": 10**9,
-    "parameters": 233_104,
-    "peak_gflops": 200.0,
-    "peak_kind": "fp32",
-    "sha256": "f00d",
-}
+SIZED = {"size": (120, 180), "scale": 4}
 
 
-def timed(entry: str, form: str, precision: str, p50: float, **changes) -> Row:
-    figures = {"p50_ms": p50, "p90_ms": p50 * 1.1, "p99_ms": p50 * 1.2, "fps": 990 / p50}
-    return Row(entry, form, precision, "windowed", threads=1, **{**TIMED, **figures, **changes})
+def timed(entry: str, form: str, precision: str, p50: float, runs: int = 100, fidelity: Fidelity | None = None) -> Row:
+    return Row(
+        Subject(entry, form, precision, "windowed", **SIZED),
+        threads=1,
+        device="Some host",
+        file=StoredFile(1.0, "f00d"),
+        work=Work(233_104, 10**9),
+        execution=Execution("CPUExecutionProvider", "CPUExecutionProvider", "onnxruntime"),
+        latency=Latency(p50, p50 * 1.1, p50 * 1.2, 990 / p50, 10, runs, 4.0),
+        limit=Limit(200.0, "fp32"),
+        fidelity=fidelity,
+    )
+
+
+def absent(entry: str, form: str, precision: str, status: str, reason: str) -> Row:
+    return Row(Subject(entry, form, precision, **SIZED), device="Some host", absence=Absence(status, reason))
 
 
 ROWS = (
@@ -42,17 +53,8 @@ ROWS = (
     timed("student-int8.onnx", "onnx", "int8", 15.0, fidelity=Fidelity(26.3, -0.23, "Y, BI", ("conv7", HOSTILE))),
     timed("quick.onnx", "onnx", "fp16", 5.0, runs=9),
     timed("student", "pytorch", "fp32", 40.0),
-    Row(
-        "student.mlpackage",
-        "coreml",
-        "fp16",
-        size=(120, 180),
-        scale=4,
-        device="Some host",
-        absent=CONVERTED,
-        reason="Needs a Mac.",
-    ),
-    Row(HOSTILE, "onnx", "fp32", size=(120, 180), scale=4, device="Some host", absent=FAILED, reason=HOSTILE),
+    absent("student.mlpackage", "coreml", "fp16", CONVERTED, "Needs a Mac."),
+    absent(HOSTILE, "onnx", "fp32", FAILED, HOSTILE),
 )
 
 
@@ -153,7 +155,9 @@ def test_the_fastest_is_a_valid_row(page):
 
 
 def test_no_row_is_called_the_fastest_where_none_is_valid(profiled):
-    short = tuple(dataclasses.replace(row, runs=3) for row in ROWS)
+    short = tuple(
+        dataclasses.replace(row, latency=row.latency and dataclasses.replace(row.latency, runs=3)) for row in ROWS
+    )
     text, _ = read(html(dataclasses.replace(profiled, rows=short), ""))
     assert "no row kept the whole protocol, so none is called the fastest" in text
     assert "4 of 6 rows got too few runs" in text
@@ -185,7 +189,7 @@ def test_phones_are_not_run_unless_rows_of_one_are_there(profiled):
     text, _ = read(html(profiled, ""))
     assert "Phones: not run. All figures are host latency, not a phone's." in text
     assert "phones not run : No figure here is a phone's." in text
-    phone = dataclasses.replace(ROWS[0], where="phone", device="Some phone, Android 15", peak_gflops=None)
+    phone = dataclasses.replace(ROWS[0], where="phone", device="Some phone, Android 15", limit=None)
     text, _ = read(html(profiled.with_rows([phone]), ""))
     assert "not run. All figures" not in text
     assert "No figure here is a phone's" not in text

@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from distill.errors import CheckFailed, ConfigError, InputError
-from export.latency.timing import Protocol
+from export.latency.row import ColdStart, Latency, Subject
+from export.latency.timing import TimingProtocol
 from export.phones import android
 from export.phones.adb import Adb, attached, find_adb, phone_behind
 from export.phones.android import profile_android
@@ -20,7 +21,7 @@ from export.phones.benchmarks import Model, benchmark_for, perf_test_summary
 from tests.stand_ins.android import ARM64_PROGRAM, Daemon, Phone, install_client, recorded
 
 READY = "SERIAL42               device usb:1-1 product:maker model:Model_7 device:seven transport_id:1"
-QUICK = Protocol(warmup=3, minimum_runs=20, minimum_seconds=2.0, budget_seconds=60.0)
+QUICK = TimingProtocol(warmup=3, minimum_runs=20, minimum_seconds=2.0, budget_seconds=60.0)
 PERF_TEST = "perf_test_vivo_x300.txt"
 
 
@@ -76,19 +77,16 @@ def check_perf_test(runs, phone, student):
     """Two numbers of threads, timed on the stand-in phone."""
     assert [run.threads for run in runs] == [1, 2]
     for run in runs:
-        figures = run.figures
+        figures, latency, cold = run.figures, run.figures.latency, run.figures.cold_start
         # the slow first three are not counted; 2 s at the recorded pace of 98.962 ms are 21 runs
-        assert (figures.warmup_runs, figures.runs) == (3, 21)
-        assert figures.p50_ms == pytest.approx(50.013, abs=1e-3)
-        assert figures.p90_ms == pytest.approx(50.021, abs=1e-3)
-        assert figures.p95_ms == pytest.approx(50.022, abs=1e-3)
-        assert figures.p99_ms == figures.max_ms == pytest.approx(50.023, abs=1e-3)
-        assert figures.min_ms == pytest.approx(50.003, abs=1e-3)
-        assert figures.mean_ms == pytest.approx(50.013, abs=1e-3)
-        assert figures.fps == pytest.approx(1 / 0.050013)
-        assert figures.duration_seconds == pytest.approx(21 * 0.050013)
-        assert (figures.load_ms, figures.first_ms) == pytest.approx((217.932, 196))
-        assert figures.peak_mb == pytest.approx(271.122432)
+        assert (latency.warmup_runs, latency.runs) == (3, 21)
+        assert latency.p50_ms == pytest.approx(50.013, abs=1e-3)
+        assert latency.p90_ms == pytest.approx(50.021, abs=1e-3)
+        assert latency.p99_ms == pytest.approx(50.023, abs=1e-3)
+        assert latency.fps == pytest.approx(1 / 0.050013)
+        assert latency.duration_seconds == pytest.approx(21 * 0.050013)
+        assert (cold.load_ms, cold.first_ms) == pytest.approx((217.932, 196))
+        assert cold.peak_mb == pytest.approx(271.122432)
         assert figures.unit_got == "CPUExecutionProvider"
         assert run.output.count("Session creation time cost") == 2
     calls = phone.calls()
@@ -115,20 +113,19 @@ def test_a_row_for_the_report(adb, student, program):
     row = run.row()
     assert (row.where, row.threads, row.status) == ("phone", 4, "too short")
     assert row.device == "Maker Model 7 (Chipmaker CM1234), Android 15, arm64-v8a, 8 cores"
-    assert (row.entry, row.format, row.precision, row.mode) == (student.name, "onnx", "fp32", "streaming")
-    assert (row.size, row.scale) == ((12, 20), 4)
-    assert row.input_shapes == {"frame": [1, 3, 12, 20], "last": [1, 3, 48, 80]}
-    assert row.unit_asked == row.unit_got == "CPUExecutionProvider"
-    assert row.p50_ms == run.figures.p50_ms
-    assert row.load_ms == run.figures.load_ms
-    assert row.runs == 21
+    assert row.subject == Subject(student.name, "onnx", "fp32", "streaming", (12, 20), 4, 1)
+    assert row.execution.input_shapes == {"frame": [1, 3, 12, 20], "last": [1, 3, 48, 80]}
+    assert row.execution.unit_asked == row.execution.unit_got == "CPUExecutionProvider"
+    assert (row.latency, row.cold_start) == (run.figures.latency, run.figures.cold_start)
+    assert row.cold_start.cold_process == "onnxruntime_perf_test"
+    assert row.latency.runs == 21
     assert "SERIAL42" not in str(row) + str(run.phone)
 
 
 def test_a_slow_network_stays_in_the_budget(adb, phone, student, program):
-    protocol = Protocol(warmup=2, minimum_runs=100, minimum_seconds=3, budget_seconds=0.5)
+    protocol = TimingProtocol(warmup=2, minimum_runs=100, minimum_seconds=3, budget_seconds=0.5)
     (run,) = profile_android(student, program, threads=(1,), protocol=protocol)
-    assert run.figures.runs == 5  # of 98.962 ms in half a second
+    assert run.figures.latency.runs == 5  # of 98.962 ms in half a second
     assert phone.calls()[1][-4:-2] == ["-r", "7"]
 
 
@@ -142,13 +139,12 @@ def test_tflite(adb, phone, tmp_path):
     flags = ["--num_threads=2", "--warmup_runs=10", "--warmup_min_secs=0", "--num_runs=100", "--min_secs=3.0"]
     assert phone.calls() == [["benchmark_model", "--graph=student.tflite", *flags, "--max_secs=120.0"]]
     row = run.row()
-    assert (row.format, row.runtime, row.unit_asked) == ("litert", "tflite", "CPU")
-    assert row.unit_got == "TfLiteXNNPackDelegate, 64 of 66 nodes"
-    assert (row.load_ms, row.first_ms, row.p50_ms, row.p90_ms, row.p99_ms) == (20.5, 30.25, 12.4, None, None)
-    assert (row.warmup_runs, row.runs, row.fps, row.status) == (10, 240, 80.0, "ok")
-    assert (run.figures.mean_ms, run.figures.min_ms, run.figures.max_ms, run.figures.p95_ms) == (12.5, 11.8, 15.0, 13.9)
-    assert run.figures.duration_seconds == pytest.approx(3.0)
-    assert run.figures.peak_mb == pytest.approx(26.2144)
+    ran, cold, latency = row.execution, row.cold_start, row.latency
+    assert (row.subject.format, ran.runtime, ran.unit_asked) == ("litert", "tflite", "CPU")
+    assert ran.unit_got == "TfLiteXNNPackDelegate, 64 of 66 nodes"
+    assert cold == ColdStart(30.25, 20.5, pytest.approx(26.2144), None, "benchmark_model")
+    assert latency == Latency(12.4, None, None, 80.0, 10, 240, pytest.approx(3.0))
+    assert row.status == "ok"
     assert phone.left() == []
 
 
@@ -167,11 +163,10 @@ def test_what_published_outputs_say(tmp_path):
     model = Model("espcn.tflite", {}, {}, {})
     figures, output = benchmark_for(Path(model.name)).measure(Played(), model, 4, QUICK)
     assert "espcn_harmonic" in output
-    assert (figures.load_ms, figures.first_ms, figures.mean_ms) == (0.855, 49.06, 33.2094)
-    assert (figures.min_ms, figures.max_ms, figures.p50_ms, figures.p95_ms) == (32.641, 34.005, None, None)
-    assert (figures.warmup_runs, figures.runs, figures.unit_got) == (15, 50, "CPU")
-    assert figures.fps == pytest.approx(30.112, abs=1e-3)
-    assert figures.peak_mb == pytest.approx(13.4922, abs=1e-3)
+    assert figures.unit_got == "CPU"
+    assert figures.cold_start == ColdStart(49.06, 0.855, pytest.approx(13.4922, abs=1e-3), None, "benchmark_model")
+    rate = pytest.approx(30.112, abs=1e-3)
+    assert figures.latency == Latency(None, None, None, rate, 15, 50, pytest.approx(50 * 0.0332094))
 
 
 def test_a_program_that_fails_leaves_nothing(adb, phone, student, program):
@@ -191,7 +186,7 @@ def test_a_program_that_hangs_is_stopped(adb, phone, student, program, monkeypat
     (phone.state / "hangs").touch()
     monkeypatch.setattr(android, "_LOADING_SECONDS", 1)
     with pytest.raises(CheckFailed, match="did not end within 2 s: see whether the phone is awake"):
-        profile_android(student, program, protocol=Protocol(1, 1, 0, budget_seconds=0.5))
+        profile_android(student, program, protocol=TimingProtocol(1, 1, 0, budget_seconds=0.5))
     assert phone.left() == []
     assert gone(phone)
 
