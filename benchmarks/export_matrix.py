@@ -25,8 +25,9 @@ from distill.data import find_clips, sample_clips
 from distill.interfaces import WindowNetwork
 from distill.networks.opening import open_network
 from export.delivery.delivery import Delivery, deliver, file_name
+from export.delivery.quality import Reference
 from export.footage import low_resolution_clips
-from export.formats import FORMATS
+from export.formats import all_formats
 from export.interfaces import Format, Order
 
 STUDENTS = ("fastdvdnet", "vespcn", "vsrnet", "fastdvdnet-mobile", "vespcn-mobile", "sofvsr", "vdsr", "d3dnet")
@@ -81,8 +82,8 @@ class Cell:
         return f"{head} ok | {megabytes:.2f} | {proof.max_abs:.0e} | {proof.psnr_db:.1f} | {lost} | {errors} |"
 
     def phone_errors(self) -> str:
-        """Of ONNX files, what splits them on a phone."""
-        if self.delivery is None or self.kind.name != "onnx":
+        """What splits it on a phone, where that is looked into."""
+        if self.delivery is None or not self.delivery.findings:
             return ""
         found = [each for each in self.delivery.findings if each.severity == "error"]
         return ", ".join(f"{each.operator} x{each.count}" for each in found) or "none"
@@ -96,18 +97,20 @@ def cells(student: str, run: Path, done: int) -> Iterator[Cell]:
     height, width = proof[0].size
     size = (height // network.scale, width // network.scale)
     degradation = described.degradation or "bi"
+    reference = Reference(network, proof, degradation, FRAMES.get(student, 16))
     calibration = low_resolution_clips(train, degradation, network.scale, count=3)
     # a step that only remembers frames holds the windowed file's graph
     shares = type(network).step is not WindowNetwork.step and network.window > 1
     wanted = (
         (kind, streaming, precision)
-        for kind in FORMATS
+        for kind in all_formats()
         if find_spec(kind.runtime) is not None
         for streaming in ((False, True) if shares else (False,))
         for precision in kind.precisions
     )
     for kind, streaming, precision in islice(wanted, done, None):
-        order = Order(network, described.as_text(), precision, streaming, (size,), calibration, 18 if streaming else 16)
+        options = {"ios": 18 if streaming else 16}
+        order = Order(network, described.as_text(), precision, streaming, (size,), calibration, options)
         target = run / "export" / file_name("student", kind, order)
         try:
             yield Cell(
@@ -115,7 +118,7 @@ def cells(student: str, run: Path, done: int) -> Iterator[Cell]:
                 kind,
                 precision,
                 streaming,
-                deliver(order, kind, target, proof, degradation, frames=FRAMES.get(student, 16)),
+                deliver(order, kind, target, reference),
             )
         except Exception as error:  # a failure is a row, whatever it is
             reason = str(error).splitlines()[0].replace("|", "/")

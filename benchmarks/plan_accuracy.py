@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.networks import registry
-from export.formats import FORMATS, export
+from export.formats import export, format_named
 from export.graphs.graph import traced
 from export.graphs.workload import Workload, workload
 from export.interfaces import GIVEN_METADATA, Order
@@ -93,8 +93,8 @@ def compare_measured(names: list[str], size: tuple[int, int], device: Device, fo
 
 
 def measured_seconds(order: Order, path: Path) -> float:
-    export(order, FORMATS[0], path)
-    program = FORMATS[0].open(path, 1)
+    export(order, format_named("onnx"), path)
+    program = format_named("onnx").open(path, 1)
     random = np.random.default_rng(0)
     inputs = {name: random.random(tensor.shape, dtype=np.float32) for name, tensor in order.graph().inputs.items()}
     return processor_seconds(lambda: program.run(inputs), seconds=3)

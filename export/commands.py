@@ -14,6 +14,8 @@ from distill.commands.options import DONE, add_command, progress, show, size
 from distill.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distill.data import Clip
     from export.interfaces import Format
     from export.latency.contender import Entry
@@ -24,9 +26,12 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any) -> None:
     """Add the sub-commands."""
+    from export.formats import all_formats
+
+    *names, last = (each.name for each in all_formats())
     command = add_command(commands, "export", _export, "write files that a phone's runtime reads, and prove them")
     command.add_argument("network", metavar="RUN", help="a run folder, a file of weights, or a network's name")
-    command.add_argument("--to", required=True, metavar="FORMAT", help="onnx, coreml, litert, executorch or ncnn")
+    command.add_argument("--to", required=True, metavar="FORMAT", help=f"{', '.join(names)} or {last}")
     command.add_argument("--precision", nargs="+", metavar="P", help="one file each (default: the format's first)")
     command.add_argument("--streaming", action="store_true", help="one new frame and memories in, one frame out")
     command.add_argument("--out", type=Path, help="folder (default: RUN/export, or runs/NAME/export)")
@@ -35,10 +40,8 @@ def add_commands(commands: Any) -> None:
     )
     command.add_argument("--data", type=Path, help="footage to calibrate and prove on (default: the samples)")
     command.add_argument("--floor", type=float, metavar="DB", help="PSNR against PyTorch under which it fails")
-    command.add_argument("--sensitivity", action="store_true", help="int8: tell what each layer costs")
-    command.add_argument("--ort", action="store_true", help="onnx: also the .ort form, and the operators it needs")
-    command.add_argument("--ios", type=int, choices=(16, 18), help="coreml: oldest system (default: what it takes)")
-    command.add_argument("--images", action="store_true", help="coreml: frames are images, not arrays")
+    for each in all_formats():
+        each.add_options(command)
     command = add_command(commands, "plan", _plan, "before training: what a student would cost a device, estimated")
     command.add_argument("student", metavar="STUDENT", help="a student's name, or a file of its weights")
     command.add_argument("--size", type=size, required=True, metavar="WxH", help="low resolution")
@@ -50,68 +53,48 @@ def add_commands(commands: Any) -> None:
 def _export(options: argparse.Namespace) -> int:
     from distill.networks.opening import window_network
     from export.delivery.delivery import deliver, file_name
+    from export.delivery.quality import Reference
     from export.footage import low_resolution_clips
     from export.formats import format_named
     from export.interfaces import Order
 
     kind = format_named(options.to)
     precisions = options.precision or [kind.precisions[0]]
-    _check(options, kind, precisions)
+    kind.check_precisions(precisions)
+    _refuse_options_of_others(options, kind)
+    own = kind.options_of(options, precisions)
     network, described = window_network(options.network)
-    run = Path(options.network)
-    stem, out = _stem_and_folder(run)
-    out = options.out or out
+    stem, out = _stem_and_folder(Path(options.network))
     degradation = described.degradation or "bi"
-    proof = _clips(options.data, "held_out")
-    calibration = low_resolution_clips(_clips(options.data, "train"), degradation, network.scale, count=3)
+    reference = Reference(network, _clips(options.data, "held_out"), degradation)
+    calibration: Sequence[Tensor] = ()
+    if set(precisions) & set(kind.calibrated):
+        calibration = low_resolution_clips(_clips(options.data, "train"), degradation, network.scale, count=3)
     deliveries = []
     for precision in precisions:
-        order = Order(
-            network=network,
-            metadata=described.as_text(),
-            precision=precision,
-            streaming=options.streaming,
-            sizes=tuple(options.size),
-            clips=calibration,
-            ios=options.ios or (18 if options.streaming or len(options.size) > 1 else 16),
-            images=options.images,
-        )
-        target = out / file_name(stem, kind, order)
-        delivery = deliver(order, kind, target, proof, degradation, floor=options.floor, all_layers=options.sensitivity)
-        deliveries.append(delivery)
-        if options.ort:
-            _write_ort(target)
+        sizes = tuple(options.size)
+        order = Order(network, described.as_text(), precision, options.streaming, sizes, calibration, own)
+        target = (options.out or out) / file_name(stem, kind, order)
+        deliveries.append(deliver(order, kind, target, reference, floor=options.floor))
         if not options.json:
-            show(options, None, delivery.text())
+            show(options, None, deliveries[-1].text())
     if options.json:
         show(options, [delivery.document() for delivery in deliveries], "")
     return DONE
 
 
-def _check(options: argparse.Namespace, kind: Format, precisions: Sequence[str]) -> None:
-    """Refuse options that do not go together, before anything is written."""
-    for precision in precisions:
-        if precision not in kind.precisions:
-            raise ConfigError(f"{kind.name} has no precision {precision!r}; it has {', '.join(kind.precisions)}.")
-    if (options.ort or options.sensitivity) and kind.name != "onnx":
-        raise ConfigError(f"--ort and --sensitivity are for --to onnx, not {kind.name}.")
-    if (options.images or options.ios) and kind.name != "coreml":
-        raise ConfigError(f"--images and --ios are for --to coreml, not {kind.name}.")
-    if options.ort and "fp16" in precisions:
-        raise ConfigError("--ort has no fp16: leave it out, or export fp16 without --ort.")
-    if options.sensitivity and "int8" not in precisions:
-        raise ConfigError("--sensitivity tells what layers cost in int8: give --precision int8.")
+def _refuse_options_of_others(options: argparse.Namespace, kind: Format) -> None:
+    """Refuse what is for another format, before anything is written."""
+    from export.formats import all_formats
 
-
-def _write_ort(onnx: Path) -> None:
-    """The .ort form beside the file, and the list of operators that it needs."""
-    from distill.files import replacing
-    from export.to_onnx.ort import ort_operators, write_ort
-
-    with replacing(onnx.with_suffix(".ort")) as temporary:
-        write_ort(onnx, temporary)
-    with replacing(onnx.with_suffix(".ort.config")) as temporary:
-        temporary.write_text(ort_operators(onnx), encoding="utf-8")
+    for other in all_formats():
+        alone = argparse.ArgumentParser(add_help=False)
+        other.add_options(alone)
+        defaults = vars(alone.parse_args([]))
+        if other.name != kind.name and any(getattr(options, name) != value for name, value in defaults.items()):
+            names = " and ".join(f"--{name.replace('_', '-')}" for name in sorted(defaults))
+            verb = "are" if len(defaults) > 1 else "is"
+            raise ConfigError(f"{names} {verb} for --to {other.name}, not {kind.name}.")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -149,7 +132,7 @@ def _add_profile(commands: Any) -> None:
     command.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
     command.add_argument("--data", type=Path, help="footage of known truth, for the columns on quality")
     command.add_argument("--report", type=Path, metavar="FILE.html", help="also write a page, and its JSON twin")
-    command.add_argument("--operators", action="store_true", help="also the time of each operator, of .onnx files")
+    command.add_argument("--operators", action="store_true", help="also of each operator, where the runtime tells")
     command.add_argument("--sustained", type=float, metavar="SECONDS", help="also a run of so long without a pause")
     command.add_argument("--compiled", action="store_true", help="networks also by torch.compile")
     command.add_argument("--android", action="store_true", help="exported files also on the phone that adb reaches")
@@ -188,12 +171,13 @@ def _phone_rows(options: argparse.Namespace, threads: Sequence[int]) -> list[Row
     from export.formats import is_exported
     from export.latency.measuring import DEFAULT_SIZE
     from export.phones.android import profile_android
+    from export.phones.benchmarks import is_timed
 
     files = [Path(source) for source in options.sources if is_exported(Path(source))]
     return [
         run.row()
         for path in files
-        if path.suffix in (".onnx", ".tflite")
+        if is_timed(path)
         for size in options.size or [DEFAULT_SIZE]
         for run in profile_android(path, options.benchmark, serial=options.serial, size=size, threads=threads)
     ]

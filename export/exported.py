@@ -16,7 +16,7 @@ from distill.errors import InputError
 from distill.interfaces import Memory, Upsampled, VideoNetwork, repeat_edges
 from distill.layers import crop_to, pad_to_multiple
 from export.graphs.graph import PICTURES
-from export.interfaces import Array, Program
+from export.program import Array, Program
 
 __all__ = ["ALLOWED_LOSS_DB", "ExportedNetwork"]
 

@@ -1,32 +1,46 @@
-"""What a network can be exported to: one entry a format, and what an export is asked for."""
+"""What a network can be exported to: every format by its name or by a file's, files written and files opened."""
 
 from __future__ import annotations
 
 import json
+import pkgutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.errors import ConfigError, InputError, did_you_mean
 from distill.files import bytes_of, sha256_of
-from distill.networks.checkpoint import Described
-from export.exported import ExportedNetwork
 from export.interfaces import GIVEN_METADATA, Artifact, Format, Order
 
-__all__ = ["FORMATS", "export", "format_named", "format_of", "is_exported", "open_described", "open_exported"]
+# the command's parser imports this module, so what imports torch is imported by the functions that need it
+if TYPE_CHECKING:
+    from distill.networks.checkpoint import Described
+    from export.exported import ExportedNetwork
 
+__all__ = [
+    "FORMATS",
+    "all_formats",
+    "export",
+    "format_named",
+    "format_of",
+    "is_exported",
+    "open_described",
+    "open_exported",
+]
 
 FORMATS = (
-    Format("onnx", ".onnx", ("fp32", "fp16", "int8"), "export.to_onnx.format:write", "export.to_onnx.program:load",
-           "onnx", "onnxruntime", None, "free"),
-    Format("coreml", ".mlpackage", ("fp16", "fp32", "w8", "p6", "p4"), "export.to_coreml.conversion:write",
-           "export.to_coreml.program:load", "coremltools", "coremltools", None, "several", is_folder=True),
-    Format("litert", ".tflite", ("fp32", "fp16", "int8"), "export.to_litert.conversion:write",
-           "export.to_litert.program:load", "litert_torch", "ai_edge_litert", "litert", "one"),
-    Format("executorch", ".pte", ("fp32", "fp16"), "export.to_executorch.conversion:write",
-           "export.to_executorch.program:load", "executorch", "executorch", "executorch", "one"),
-    Format("ncnn", ".ncnn", ("fp32", "fp16"), "export.to_ncnn.conversion:write", "export.to_ncnn.program:load",
-           "pnnx", "ncnn", "ncnn", "one", is_folder=True),
-)  # fmt: skip
+    "export.to_onnx.format:OnnxFormat",
+    "export.to_coreml.format:CoremlFormat",
+    "export.to_litert.format:LitertFormat",
+    "export.to_executorch.format:ExecutorchFormat",
+    "export.to_ncnn.format:NcnnFormat",
+)
+"""All there are, "module:class" each."""
+
+
+def all_formats() -> list[Format]:
+    """Those of `FORMATS`, in its order."""
+    return [pkgutil.resolve_name(each)() for each in FORMATS]
 
 
 def format_named(name: str) -> Format:
@@ -35,13 +49,10 @@ def format_named(name: str) -> Format:
     Raises:
         ConfigError: there is none.
     """
-    for each in FORMATS:
-        if each.name == name:
-            return each
-    raise ConfigError(
-        f"There is no format {name!r}.{did_you_mean(name, [each.name for each in FORMATS])} Known: "
-        f"{', '.join(each.name for each in FORMATS)}."
-    )
+    known = {each.name: each for each in all_formats()}
+    if name in known:
+        return known[name]
+    raise ConfigError(f"There is no format {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
 
 
 def format_of(path: Path) -> Format:
@@ -50,10 +61,11 @@ def format_of(path: Path) -> Format:
     Raises:
         InputError: none has.
     """
-    for each in FORMATS:
-        if path.name.endswith(each.suffix):
+    known = all_formats()
+    for each in known:
+        if path.name.endswith(each.suffixes):
             return each
-    raise InputError(f"{path} is no exported file: their names end in {', '.join(each.suffix for each in FORMATS)}.")
+    raise InputError(f"{path} is no exported file: their names end in {', '.join(each.suffix for each in known)}.")
 
 
 def export(order: Order, kind: Format, target: Path) -> Artifact:
@@ -85,12 +97,14 @@ def open_exported(path: Path, threads: int | None = None) -> ExportedNetwork:
     Raises:
         InputError: the file cannot be used, or what runs it is not installed.
     """
+    from export.exported import ExportedNetwork
+
     return ExportedNetwork(format_of(path).open(path, threads), path)
 
 
 def is_exported(path: Path) -> bool:
     """Whether the name is that of an exported file."""
-    return path.name.endswith(tuple(each.suffix for each in FORMATS))
+    return any(path.name.endswith(each.suffixes) for each in all_formats())
 
 
 def open_described(path: Path) -> tuple[ExportedNetwork, Described]:
@@ -99,6 +113,8 @@ def open_described(path: Path) -> tuple[ExportedNetwork, Described]:
     Raises:
         InputError: the file cannot be used, or what runs it is not installed.
     """
+    from distill.networks.checkpoint import Described
+
     exported = open_exported(path)
     facts = exported.program.metadata
     degradation = None if facts["degradation"] == "unknown" else facts["degradation"]

@@ -1,30 +1,30 @@
-"""What an export is ordered by, what a format is, and what an exported file becomes when it is opened."""
+"""What an export is ordered by, what a format is, and what is told of an exported file."""
 
 from __future__ import annotations
 
 import json
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 from distill import __version__
 from distill.errors import ConfigError, InputError
-from distill.interfaces import SlidingNetwork
-from export.graphs.graph import SIZE_MULTIPLE, Graph, streaming_graph, windowed_graph
+
+# the command's parser knows all formats, so what imports torch is imported by the functions that need it
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from torch import Tensor
+
+    from distill.interfaces import SlidingNetwork
+    from export.graphs.graph import Graph
+    from export.program import Array, Program
 
 __all__ = [
     "GIVEN_METADATA",
-    "OWN_KEYS",
-    "Array",
     "Artifact",
     "Finding",
     "Format",
@@ -33,20 +33,16 @@ __all__ = [
     "OperatorType",
     "Operators",
     "Order",
-    "Program",
 ]
 
 
 GIVEN_METADATA = ("network", "keywords", "degradation", "provenance")
 """What the caller must tell of a network, because only its checkpoint knows."""
 
-OWN_KEYS = frozenset({"distill_vsr_version", "scale", "window", "mode"})
-"""What every file of this project tells of itself, and others do not."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
-    """What is to be exported, and how.
+    """What is to be exported, and how; each is its own, whatever it asks for.
 
     Attributes:
         network: on any device, in any mode; it is not changed.
@@ -55,9 +51,9 @@ class Order:
         streaming: one new frame and memories in, instead of a window of frames.
         sizes: (height, width) of the low-resolution frames. None leaves both free, multiples of `SIZE_MULTIPLE`, to be
             padded by repeating the last row and column; several are enumerated where the format can.
-        clips: real low-resolution clips (T, 3, h, w), RGB in [0, 1], that ranges of activations are measured on.
-        ios: 16 or 18, the oldest system that a Core ML file is for.
-        images: Core ML frames are images instead of tensors.
+        clips: real low-resolution clips (T, 3, h, w), RGB in [0, 1], that ranges of activations are measured on; for
+            precisions that the format calls `calibrated`.
+        options: what the format alone knows, by name, see `Format.options_of`.
     """
 
     network: SlidingNetwork
@@ -66,11 +62,12 @@ class Order:
     streaming: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
     clips: Sequence[Tensor] = ()
-    ios: int = 16
-    images: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def graph(self) -> Graph:
         """The network's deployed copy, of the first size, or of free size."""
+        from export.graphs.graph import streaming_graph, windowed_graph
+
         make = streaming_graph if self.streaming else windowed_graph
         return make(self.network, self.sizes[0] if self.sizes else None)
 
@@ -84,6 +81,10 @@ class Order:
         `distill_vsr_version`, `torch_version`; `size_multiple` where height and width are free, else `sizes` ("HxW",
         several divided by blanks).
         """
+        import torch
+
+        from export.graphs.graph import SIZE_MULTIPLE
+
         memories = list(self.network.step().memories) if self.streaming else []
         facts = dict(self.metadata) | {
             "scale": str(self.network.scale),
@@ -105,54 +106,72 @@ class Order:
         return facts | {"size_multiple": str(SIZE_MULTIPLE)}
 
 
-@dataclass(frozen=True)
-class Format:
-    """A kind of file.
+class Format(ABC):
+    """A kind of file: one folder, `to_NAME/`, whose `format.py` holds a subclass, and one line in `export.formats`.
+
+    Its module imports neither torch nor any runtime before a method needs it.
 
     Attributes:
         name: as typed after `--to`.
-        suffix: of its files.
+        suffix: of the files that are exported.
+        other_suffixes: of other forms of these files that can be opened too.
         precisions: that it has, the default first.
-        writer: "module:function", called with an order and the path to write.
-        opener: "module:function", called with a path and a number of threads (None: the runtime's choice), returns a
-            `Program`.
+        calibrated: those of them that need an order's clips.
         needs: the package that writes it.
         runtime: the package that runs it.
         extra: of this project that brings it; None where it is always there.
         sizes: how many sizes a file can have: "free", "several" (enumerated) or "one".
         is_folder: whether its files are folders.
+        opener: "module:function", called with a path and a number of threads, returns something whose `run` takes and
+            gives arrays by name. What loading a file costs is measured of this, in a process that has imported no more.
     """
 
-    name: str
-    suffix: str
-    precisions: tuple[str, ...]
-    writer: str
-    opener: str
-    needs: str
-    runtime: str
-    extra: str | None
-    sizes: str
-    is_folder: bool = False
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    other_suffixes: ClassVar[tuple[str, ...]] = ()
+    precisions: ClassVar[tuple[str, ...]]
+    calibrated: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str]
+    runtime: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    sizes: ClassVar[Literal["free", "several", "one"]]
+    is_folder: ClassVar[bool] = False
+    opener: ClassVar[str]
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of all files that it opens."""
+        return (self.suffix, *self.other_suffixes)
+
+    @property
+    def cold_process(self) -> str:
+        """What a process has imported that measures what loading a file costs, in words."""
+        return f"Python, numpy and whatever opening a {self.name} file takes"
+
+    @final
     def write(self, order: Order, target: Path) -> None:
         """Write the file, or the folder that is one.
 
         Raises:
-            ConfigError: the format has no such precision or sizes.
+            ConfigError: the format has no such precision or sizes, or the order's options do not go together.
             InputError: what it needs is not installed.
             CheckFailed: the network cannot be expressed in it.
         """
-        if order.precision not in self.precisions:
-            raise ConfigError(f"{self.name} has no precision {order.precision!r}; it has {', '.join(self.precisions)}.")
+        self.check_precisions([order.precision])
         if not order.sizes and self.sizes != "free":
             raise ConfigError(f"{self.name} needs a size: give --size WIDTHxHEIGHT.")
         if len(order.sizes) > 1 and self.sizes != "several":
             raise ConfigError(f"A {self.name} file has one size, not {len(order.sizes)}.")
         self._demand(self.needs)
-        pkgutil.resolve_name(self.writer)(order, target)
+        self._write(order, target)
 
+    @final
     def open(self, path: Path, threads: int | None = None) -> Program:
         """Load a file.
+
+        Args:
+            path: of a name that ends in one of `suffixes`.
+            threads: that compute together; None leaves the choice to the runtime.
 
         Raises:
             InputError: it cannot be used, or what runs it is not installed.
@@ -160,8 +179,85 @@ class Format:
         if not path.exists():
             raise InputError(f"{path} does not exist: give a file that `distill export` wrote.")
         self._demand(self.runtime)
-        program: Program = pkgutil.resolve_name(self.opener)(path, threads)
-        return program
+        return self._open(path, threads)
+
+    @final
+    def check_precisions(self, precisions: Sequence[str]) -> None:
+        """Refuse a precision that the format does not have.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        for precision in precisions:
+            if precision not in self.precisions:
+                raise ConfigError(f"{self.name} has no precision {precision!r}; it has {', '.join(self.precisions)}.")
+
+    @abstractmethod
+    def _write(self, order: Order, target: Path) -> None:
+        """As `write`, which has checked the order by the format's attributes."""
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int | None) -> Program:
+        """As `open`, which has seen that the file is there and its runtime is installed."""
+
+    def add_options(self, command: ArgumentParser) -> None:
+        """Add the options of `distill export` that are for this format alone, each with a default."""
+        return
+
+    def options_of(self, given: Namespace, precisions: Sequence[str]) -> Mapping[str, Any]:
+        """`Order.options` of a command line.
+
+        Args:
+            given: with the options of `add_options`, and `size` and `streaming`.
+            precisions: that are exported.
+
+        Raises:
+            ConfigError: they do not go together.
+        """
+        return {}
+
+    def name_parts(self, order: Order) -> Sequence[str]:
+        """What the name of a file says besides its sizes, mode and precision."""
+        return ()
+
+    def write_companions(self, path: Path, options: Mapping[str, Any]) -> None:
+        """Write what goes with a proven file, beside it.
+
+        Args:
+            path: the file.
+            options: of its order.
+        """
+        return
+
+    def findings(self, path: Path) -> Sequence[Finding]:
+        """What is to be known before the file goes to a phone."""
+        return ()
+
+    def layer_costs(self, order: Order, *, lossy: bool) -> Sequence[LayerCost]:
+        """What layers cost in a compressed file, the costliest first; none where that is not known.
+
+        Args:
+            order: that the file is written by.
+            lossy: a clip lost more than is allowed; else only what the order's options want is told.
+        """
+        return ()
+
+    def operator_times(
+        self, path: Path, inputs: Mapping[str, Array], size: tuple[int, int], threads: int
+    ) -> Operators | None:
+        """The time of each operator of a file; None where the runtime does not tell.
+
+        Args:
+            path: the file.
+            inputs: of a run, by name.
+            size: (height, width) of the low-resolution frames in them.
+            threads: that compute together.
+        """
+        return None
+
+    def not_run_here(self, path: Path) -> str | None:
+        """Why this machine cannot time the file although it can open it, as a sentence; None where it can."""
+        return None
 
     def _demand(self, package: str) -> None:
         if find_spec(package) is not None:
@@ -169,42 +265,6 @@ class Format:
         if self.extra is not None:
             raise InputError(f'{self.name} needs an extra: pip install "distill-vsr[{self.extra}]".')
         raise InputError(f"{self.name} needs the package {package}, which is not installed, or not to be had here.")
-
-
-Array = NDArray[np.floating[Any]]
-
-
-class Program(ABC):
-    """What a runtime made of a file.
-
-    Attributes:
-        metadata: what the file says of itself, see `export.interfaces.Order.facts`.
-        runtime: that runs it, such as "onnxruntime".
-        runtime_version: its version.
-        unit_asked: the execution provider, delegate or compute unit asked for.
-        unit_got: the one that runs, as the runtime tells.
-    """
-
-    metadata: Mapping[str, str]
-    runtime: str
-    runtime_version: str
-    unit_asked: str
-    unit_got: str
-
-    @abstractmethod
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One run: inputs and outputs by the names of `export.graphs.graph.Graph`, (1, C, H, W) each.
-
-        Frames are float32, RGB in [0, 1]; memories have the type that the metadata's `memory_type` names. The sizes
-        must be what the file takes: `ExportedNetwork` sees to that.
-
-        Raises:
-            CheckFailed: the runtime cannot compute it.
-        """
-
-    def forget(self) -> None:
-        """Start a new shot, where the runtime itself holds the memories (metadata `memories_inside`: "yes")."""
-        return
 
 
 @dataclass(frozen=True)

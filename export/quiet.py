@@ -1,7 +1,8 @@
-"""What compiled libraries print by themselves, past Python."""
+"""What libraries say about themselves, by warnings, by logging, or past Python."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -31,7 +32,15 @@ def held_back() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back a deprecation inside torch."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-        yield
+    """Hold back what torch and coremltools say about themselves: deprecations, that torchvision is not there."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", r"Function _TORCH_OPS_REGISTRY", DeprecationWarning)
+            warnings.filterwarnings("ignore", r"Implicitly cleaning up <TemporaryDirectory", ResourceWarning)
+            yield
+    finally:
+        registration.setLevel(level)

@@ -7,21 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.data import Clip
 from distill.files import replacing_whole
-from export.delivery.parity import Parity, parity
-from export.delivery.quality import Quality, quality
+from export.delivery.parity import Parity, check_parity
+from export.delivery.quality import CompressionLoss, Reference, measure_loss
 from export.exported import ExportedNetwork
-from export.footage import FRAMES, low_resolution_clips, of_size
+from export.footage import of_size
 from export.formats import export
 from export.interfaces import Artifact, Finding, Format, LayerCost, Order
-from export.to_onnx.lint import lint
-from export.to_onnx.sensitivity import sensitivity
 
 __all__ = ["Delivery", "deliver", "file_name"]
-
-
-_NAMED_LAYERS = 5  # of those that cost most
 
 
 @dataclass(frozen=True)
@@ -34,14 +28,14 @@ class Delivery:
         quality: against truth, where the export is compressed.
         unit: what computed the exported side, as its runtime says.
         metadata: what the file says of itself.
-        findings: what phones would make of an ONNX graph.
-        layers: of an 8-bit file, what each costs, the costliest first; empty unless asked for, or unless a clip lost
-            more than is allowed.
+        findings: what phones would make of it.
+        layers: what each costs in a compressed file, the costliest first; empty where that is neither wanted nor known,
+            and unless a clip lost more than is allowed.
     """
 
     artifact: Artifact
     parity: Parity
-    quality: Quality | None
+    quality: CompressionLoss | None
     unit: str
     metadata: dict[str, str]
     findings: Sequence[Finding] = ()
@@ -81,9 +75,7 @@ class Delivery:
 
 def file_name(stem: str, kind: Format, order: Order) -> str:
     """Such as `student-180x120-streaming-int8.onnx`: what is not the format's default is named."""
-    parts = [stem, *(f"{width}x{height}" for height, width in order.sizes)]
-    if order.images:
-        parts.append("images")
+    parts = [stem, *(f"{width}x{height}" for height, width in order.sizes), *kind.name_parts(order)]
     if order.streaming:
         parts.append("streaming")
     if order.precision != kind.precisions[0]:
@@ -91,46 +83,32 @@ def file_name(stem: str, kind: Format, order: Order) -> str:
     return "-".join(parts) + kind.suffix
 
 
-def deliver(
-    order: Order,
-    kind: Format,
-    target: Path,
-    clips: Sequence[Clip],
-    degradation: str,
-    *,
-    floor: float | None = None,
-    all_layers: bool = False,
-    frames: int = FRAMES,
-) -> Delivery:
-    """Write a file, prove it, and only then put it in its place.
+def deliver(order: Order, kind: Format, target: Path, reference: Reference, *, floor: float | None = None) -> Delivery:
+    """Write a file, prove it, and only then put it in its place, and what goes with it beside it.
 
     Args:
         order: what to export.
         kind: to what.
         target: where to; a file of that name is replaced.
-        clips: high-resolution footage for the proof.
-        degradation: that the network was trained on.
+        reference: the order's network, and footage for the proof.
         floor: PSNR against PyTorch in dB that is demanded; None for the precision's own.
-        frames: of each clip that quality is measured on, at most.
-        all_layers: tell what each layer of an 8-bit ONNX file costs, whatever it lost.
 
     Raises:
         ConfigError: the format has no such precision or sizes.
         InputError: the file cannot be written, or what the format needs is not installed.
         CheckFailed: the network cannot be expressed in the format, or the file computes something else.
     """
-    scale = order.network.scale
-    low = low_resolution_clips(clips, degradation, scale)
+    low = reference.low_resolution
     fitted = [of_size(clip, size) for size in order.sizes for clip in low] or low
     with replacing_whole(target, is_folder=kind.is_folder) as unproven:
         artifact = export(order, kind, unproven)
         exported = ExportedNetwork(kind.open(unproven), unproven)
-        proof = parity(order.network, exported, fitted, floor=floor)
+        proof = check_parity(order.network, exported, fitted, floor=floor)
         compressed = order.precision not in ("fp32", "fp16")
-        judged = quality(order, kind, exported, clips, degradation, frames) if compressed else None
+        loss = measure_loss(order, kind, exported, reference) if compressed else None
         facts, unit = dict(exported.program.metadata), exported.program.unit_got
-        findings = lint(unproven) if kind.name == "onnx" else ()
-        layers: Sequence[LayerCost] = ()
-        if kind.name == "onnx" and order.precision == "int8" and (all_layers or (judged and not judged.within)):
-            layers = sensitivity(order)[: None if all_layers else _NAMED_LAYERS]
-    return Delivery(replace(artifact, path=target), proof, judged, unit, facts, findings, layers)
+        findings = kind.findings(unproven)
+        lossy = loss is not None and not loss.within
+        layers = kind.layer_costs(order, lossy=lossy)
+    kind.write_companions(target, order.options)
+    return Delivery(replace(artifact, path=target), proof, loss, unit, facts, findings, layers)

@@ -17,7 +17,7 @@ from distill.interfaces import SlidingNetwork, windows
 from distill.layers import BicubicUpsample, crop_to
 from export.exported import ExportedNetwork
 
-__all__ = ["ABOVE_ERROR", "FLOORS", "Parity", "floor_of", "parity"]
+__all__ = ["ABOVE_ERROR", "FLOORS", "Parity", "check_parity", "floor_of"]
 
 ABOVE_ERROR = {"fp32": 50.0, "fp16": 20.0, "int8": 10.0, "w8": 10.0, "p6": 6.0, "p4": 0.0}
 """What the network adds to the bicubic frame must be so many dB above the error, unless the user sets a floor.
@@ -66,7 +66,7 @@ def floor_of(exported: ExportedNetwork, floors: Mapping[str, float] = FLOORS) ->
     return min(floor, floors["fp16"]) if facts["memory_type"] == "float16" else floor
 
 
-def parity(
+def check_parity(
     network: SlidingNetwork, exported: ExportedNetwork, clips: Iterable[Tensor], *, floor: float | None = None
 ) -> Parity:
     """Compare a file with its network on real frames.

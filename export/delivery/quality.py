@@ -5,22 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from distill.data import Clip
 from distill.errors import DataError
+from distill.interfaces import SlidingNetwork, VideoNetwork
 from distill.metrics.evaluate import Evaluation, evaluate
 from export.exported import ALLOWED_LOSS_DB, ExportedNetwork
-from export.footage import FRAMES
+from export.footage import FRAMES, low_resolution_clips
 from export.formats import export
 from export.interfaces import Format, Order
 
-__all__ = ["Quality", "quality"]
+__all__ = ["CompressionLoss", "Reference", "measure_loss"]
 
 
 @dataclass(frozen=True)
-class Quality:
+class CompressionLoss:
     """PSNR and SSIM against truth.
 
     Attributes:
@@ -64,15 +68,58 @@ class Quality:
         return "\n".join([*lines, f"({self.before.convention_sentence}{twin})"])
 
 
-def quality(
-    order: Order,
-    kind: Format,
-    exported: ExportedNetwork,
-    clips: Sequence[Clip],
-    degradation: str,
-    frames: int = FRAMES,
-) -> Quality:
-    """Measure both on the first frames of each clip, degraded.
+class Reference:
+    """The PyTorch network on footage of known truth, evaluated once for all files that are compared with it.
+
+    Args:
+        network: what is exported.
+        clips: high-resolution clips of known truth.
+        degradation: that the network was trained on, a name that `distill.data.degrade` knows.
+        frames: of each clip that are measured, at most.
+
+    Raises:
+        DataError: there is no clip.
+    """
+
+    def __init__(self, network: SlidingNetwork, clips: Sequence[Clip], degradation: str, frames: int = FRAMES) -> None:
+        if not clips:
+            raise DataError("There is no clip to measure quality on; give footage with --data.")
+        self.network = network
+        self._clips, self._degradation, self._frames = clips, degradation, frames
+        self._evaluations: dict[bool, Evaluation] = {}
+
+    @cached_property
+    def low_resolution(self) -> list[Tensor]:
+        """Frames of the first clips, degraded: (T, 3, h, w) each, RGB in [0, 1]."""
+        return low_resolution_clips(self._clips, self._degradation, self.network.scale)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first clip in low resolution."""
+        return self._size(self._clips[0])
+
+    def evaluation(self, *, one_size: bool) -> Evaluation:
+        """The network's.
+
+        Args:
+            one_size: on the clips of the first clip's size alone.
+        """
+        if one_size not in self._evaluations:
+            self._evaluations[one_size] = self.evaluate(self.network, one_size=one_size)
+        return self._evaluations[one_size]
+
+    def evaluate(self, network: VideoNetwork, *, one_size: bool) -> Evaluation:
+        """Another network's, on the same frames."""
+        clips = [clip for clip in self._clips if not one_size or self._size(clip) == self.size]
+        return evaluate(network, clips, degradation=self._degradation, scale=self.network.scale, frames=self._frames)
+
+    def _size(self, clip: Clip) -> tuple[int, int]:
+        height, width = clip.size
+        return height // self.network.scale, width // self.network.scale
+
+
+def measure_loss(order: Order, kind: Format, exported: ExportedNetwork, reference: Reference) -> CompressionLoss:
+    """Measure a file and its network on the first frames of each clip, degraded.
 
     A file that is fixed to a size other than the clips' is measured by a twin. Where the format has one size a file,
     only the clips of the first clip's size count.
@@ -81,28 +128,14 @@ def quality(
         order: what the file was made of.
         kind: its format.
         exported: the file.
-        clips: high-resolution clips of known truth.
-        degradation: a name that `distill.data.degrade` knows.
-        frames: of each clip, at most.
-
-    Raises:
-        DataError: there is no clip.
+        reference: the network, and the clips.
     """
-    if not clips:
-        raise DataError("There is no clip to measure quality on; give footage with --data.")
-    scale = order.network.scale
-    sizes = {clip.name: (clip.size[0] // scale, clip.size[1] // scale) for clip in clips}
-    first = sizes[clips[0].name]
-    if exported.sizes:
-        clips = [clip for clip in clips if sizes[clip.name] == first]
-
-    def measured(network: Any) -> Evaluation:
-        return evaluate(network, clips, degradation=degradation, scale=scale, frames=frames)
-
-    before = measured(order.network)
-    if not exported.sizes or first in exported.sizes:
-        return Quality(before, measured(exported), twin=False)
+    one_size = bool(exported.sizes)
+    before = reference.evaluation(one_size=one_size)
+    if not one_size or reference.size in exported.sizes:
+        return CompressionLoss(before, reference.evaluate(exported, one_size=one_size), twin=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"twin{kind.suffix}"
-        export(replace(order, sizes=(first,)), kind, path)
-        return Quality(before, measured(ExportedNetwork(kind.open(path), path)), twin=True)
+        export(replace(order, sizes=(reference.size,)), kind, path)
+        twin = ExportedNetwork(kind.open(path), path)
+        return CompressionLoss(before, reference.evaluate(twin, one_size=one_size), twin=True)

@@ -1,21 +1,19 @@
 """What a fresh process pays for a file of any format.
 
-This script needs neither torch nor much of the project: for ONNX the memory it sees is the runtime's and the network's
-own.
+This script needs nothing of the project but what opens the file: where that needs no torch, the memory it sees is the
+runtime's and the network's own.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from export.to_onnx.session import open_session
 
 
 def _peak_megabytes() -> float | None:
@@ -32,8 +30,8 @@ def _cold_start(order: dict[str, Any]) -> dict[str, float | None]:
 
     Args:
         order: `path`; `threads`; `inputs`, for each name its shape and type; `opener`, "module:function" as in
-            `export.interfaces.Format`, or null for ONNX; `modules`, imported before anything is measured, because
-            importing a runtime is not loading a file.
+            `export.interfaces.Format`; `modules`, imported before anything is measured, because importing a runtime is
+            not loading a file.
     """
     import numpy as np
 
@@ -46,10 +44,10 @@ def _cold_start(order: dict[str, Any]) -> dict[str, float | None]:
     for module in order["modules"]:
         with suppress(ImportError):  # some packages make modules that no file stands for
             importlib.import_module(module)
-    opened = _opener(order["opener"])
+    load = pkgutil.resolve_name(order["opener"])
     before = _peak_megabytes()
     started = time.perf_counter()
-    run = opened(Path(order["path"]), order["threads"])
+    run = load(Path(order["path"]), order["threads"]).run
     loaded = time.perf_counter()
     run(inputs)
     first = time.perf_counter()
@@ -60,19 +58,6 @@ def _cold_start(order: dict[str, Any]) -> dict[str, float | None]:
         "start_mb": before,
         "peak_mb": _peak_megabytes(),
     }
-
-
-def _opener(reference: str | None) -> Callable[[Path, int], Callable[[dict[str, Any]], Any]]:
-    if reference is None:
-
-        def opened(path: Path, threads: int) -> Callable[[dict[str, Any]], Any]:
-            session = open_session(path, threads)
-            return lambda inputs: session.run(None, inputs)
-
-        return opened
-    module, _, name = reference.partition(":")
-    load = getattr(importlib.import_module(module), name)
-    return lambda path, threads: load(path, threads).run
 
 
 if __name__ == "__main__":

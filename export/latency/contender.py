@@ -19,12 +19,12 @@ class Contender:
     Attributes:
         row: what is known of it without timed runs.
         run: runs once and returns the seconds; None where it does not run, as the row says.
-        operators: takes the time of each operator; None where the runtime does not tell.
+        operators: takes the time of each operator, None where the runtime does not tell; None where nothing runs.
     """
 
     row: Row
     run: Callable[[], float] | None = None
-    operators: Callable[[], Operators] | None = None
+    operators: Callable[[], Operators | None] | None = None
 
 
 class Entry(ABC):

@@ -18,7 +18,6 @@ from export.footage import FRAMES, low_resolution_clips
 from export.formats import format_of
 from export.interfaces import GIVEN_METADATA, Order
 from export.latency.row import Fidelity
-from export.to_onnx.sensitivity import sensitivity
 
 __all__ = ["Judged", "fidelities"]
 
@@ -54,8 +53,8 @@ class Judged:
 def fidelities(judged: Mapping[str, Judged], data: Path) -> dict[str, Fidelity]:
     """How good each is on footage of known truth, by the names given, without those that do not take the footage.
 
-    Files are compared with the network that they were made of, where that is given too; of an 8-bit ONNX file that
-    lost more than is allowed, the layers that cost most are named.
+    Files are compared with the network that they were made of, where that is given too; of a compressed file
+    that lost more than is allowed, the layers that cost most are named where its format tells.
 
     Args:
         judged: networks and files.
@@ -97,18 +96,21 @@ def _evaluation(source: str, judged: Judged, clips: Sequence[Clip]) -> Evaluatio
 def _blamed(source: str, judged: Judged, reference: SlidingNetwork, clips: Sequence[Clip]) -> tuple[str, ...]:
     """The costliest layers of the network in 8 bits as the file is, calibrated on the footage that it lost on."""
     file = judged.network
-    if not isinstance(file, ExportedNetwork) or judged.facts["precision"] != "int8":
+    if not isinstance(file, ExportedNetwork):
         return ()
-    if format_of(file.path).name != "onnx":
+    kind, precision = format_of(file.path), judged.facts["precision"]
+    if precision not in kind.calibrated:
         return ()
-    log.info("%s lost more than %g dB; what its layers cost is being measured", source, ALLOWED_LOSS_DB)
+    log.info(
+        "%s lost more than %g dB; what its layers cost is measured where its format tells", source, ALLOWED_LOSS_DB
+    )
     order = Order(
         reference,
         {name: judged.facts[name] for name in GIVEN_METADATA},
-        precision="int8",
+        precision=precision,
         streaming=file.streaming,
         sizes=tuple((height, width) for height, width in file.sizes),
         clips=low_resolution_clips(clips, judged.degradation, reference.scale, count=_CALIBRATED),
     )
-    costs = [cost for cost in sensitivity(order)[:_BLAMED] if cost.gain_db > 0]
+    costs = [cost for cost in kind.layer_costs(order, lossy=True)[:_BLAMED] if cost.gain_db > 0]
     return tuple(f"{cost.layer} ({cost.gain_db:+.2f} dB if it stays in float)" for cost in costs)

@@ -18,7 +18,7 @@ from distill.files import bytes_of, sha256_of
 from distill.interfaces import SlidingNetwork
 from distill.networks import registry
 from export.exported import ExportedNetwork
-from export.formats import format_of
+from export.formats import format_of, open_exported
 from export.interfaces import Format
 from export.latency import cold_start
 from export.latency.contender import Contender, Entry
@@ -37,7 +37,6 @@ from export.latency.row import (
     Work,
 )
 from export.machine import seconds_of
-from export.to_onnx.operator_times import operators
 
 __all__ = ["FileEntry"]
 
@@ -80,8 +79,7 @@ class FileEntry(Entry):
         self.sizes = tuple((height, width) for height, width in exported.sizes)
         self.precision = facts["precision"]
         self._network = _rebuilt(facts)
-        if self._kind.name == "coreml" and sys.platform != "darwin":
-            reason = "Core ML runs on Apple's systems only: measure this file on a Mac or an iPhone."
+        if reason := self._kind.not_run_here(self._path):
             self._absence = Absence(CONVERTED, reason)
         return Subject(
             self._path.name,
@@ -108,12 +106,12 @@ class FileEntry(Entry):
             cold = _cold_start(self._path, self._kind, threads, feed)
         except (CheckFailed, InputError) as error:
             return Contender(row(absence=Absence(FAILED, str(error))))
-        told = partial(operators, self._path, feed.inputs, size, threads) if self._kind.name == "onnx" else None
-        return Contender(row(cold_start=cold), partial(seconds_of, feed), told)
+        times = partial(self._kind.operator_times, self._path, feed.inputs, size, threads)
+        return Contender(row(cold_start=cold), partial(seconds_of, feed), times)
 
     def _open(self, threads: int | None) -> ExportedNetwork:
         if threads not in self._opened:
-            self._opened[threads] = ExportedNetwork(self._kind.open(self._path, threads), self._path)
+            self._opened[threads] = open_exported(self._path, threads)
         return self._opened[threads]
 
     def _work(self, size: tuple[int, int]) -> Work | None:
@@ -157,7 +155,6 @@ def _execution(exported: ExportedNetwork, feed: _Feed) -> Execution:
 
 def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> ColdStart:
     """`cold_start.py` as a process of its own; -P, so that a folder `export` where the user stands is not imported."""
-    bare = kind.name == "onnx"
     # whatever of the runtime was imported to run the file here
     package = kind.runtime
     modules = sorted(name for name in sys.modules if name == package or name.startswith(f"{package}."))
@@ -165,8 +162,8 @@ def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> ColdStar
         "path": str(path),
         "threads": threads,
         "inputs": {name: [array.shape, str(array.dtype)] for name, array in feed.inputs.items()},
-        "opener": None if bare else kind.opener,
-        "modules": ["onnxruntime"] if bare else modules,
+        "opener": kind.opener,
+        "modules": modules,
     }
     command = [sys.executable, "-P", cold_start.__file__]
     done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
@@ -174,13 +171,10 @@ def _cold_start(path: Path, kind: Format, threads: int, feed: _Feed) -> ColdStar
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise CheckFailed(f"A fresh process could not load and run it: {reason}")
     measured = json.loads(done.stdout.splitlines()[-1])
-    imported = (
-        "Python, numpy and onnxruntime" if bare else f"Python, numpy and whatever opening a {kind.name} file takes"
-    )
     return ColdStart(
         first_ms=measured["first_ms"],
         load_ms=measured["load_ms"],
         peak_mb=measured["peak_mb"],
         start_mb=measured["start_mb"],
-        cold_process=imported,
+        cold_process=kind.cold_process,
     )

@@ -70,7 +70,7 @@ class Profile:
         machine: that measured.
         peaks: the most it can, for each number of threads.
         protocol: that was kept to.
-        operators: of .onnx files, if asked for.
+        operators: of files whose runtime tells them, if asked for.
         sustained: long runs, if asked for.
         date: when it began, UTC, ISO 8601.
     """
@@ -143,7 +143,8 @@ def profile(
         sizes: (height, width) of the low-resolution frames; none: those that the files fix, else `DEFAULT_SIZE`.
         threads: each at least 1.
         protocol: when a row has been run enough; what gets less than `STANDARD` is marked as not valid.
-        with_operators: profile each .onnx file's operators too, at every size, on the first number of threads.
+        with_operators: profile the operators too, where the runtime tells them, at every size, on the first number of
+            threads.
         sustained_seconds: run each entry so long without a pause too, at the first size that it runs at, on the most
             threads.
         progress: called with 1 after every timed run.
@@ -168,7 +169,7 @@ def profile(
             timed += _timed(contenders, protocol, progress)
             if with_operators:
                 firsts = (each for each in contenders if each.row.threads == threads[0])
-                operated += [each.operators() for each in firsts if each.operators is not None]
+                operated += [times for each in firsts if each.operators and (times := each.operators())]
             if sustained_seconds is not None:
                 long += _sustained(
                     contenders, max(threads), sustained_seconds, {(each.entry, each.form) for each in long}

@@ -20,7 +20,7 @@ from distill.errors import CheckFailed, InputError
 from export.latency.row import ColdStart, Latency, latency_of
 from export.latency.timing import Timing, TimingProtocol
 
-__all__ = ["Benchmark", "Figures", "Model", "Remote", "benchmark_for", "last_line", "perf_test_summary"]
+__all__ = ["Benchmark", "Figures", "Model", "Remote", "benchmark_for", "is_timed", "last_line", "perf_test_summary"]
 
 
 class Remote(Protocol):
@@ -196,6 +196,11 @@ class BenchmarkModel(Benchmark):
 
 
 _BENCHMARKS = {".onnx": PerfTest(), ".ort": PerfTest(), ".tflite": BenchmarkModel()}
+
+
+def is_timed(path: Path) -> bool:
+    """Whether there is a program that times files of this name."""
+    return path.suffix in _BENCHMARKS
 
 
 def benchmark_for(path: Path) -> Benchmark:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,26 +17,15 @@ from torch.export import ExportedProgram
 from distill.errors import CheckFailed, ConfigError
 from export.graphs.graph import SIZE_MULTIPLE, Graph, traced
 from export.interfaces import Order
+from export.quiet import quiet
 from export.to_coreml.compression import add_compression
-from export.to_coreml.package import Package, quiet_coremltools, write_package
+from export.to_coreml.package import Package, quiet_coremltools
 
-__all__ = ["ml_package", "write"]
+__all__ = ["ml_package"]
 
 # "operation", "model": coremltools' MIL operations and MLModel, which have no types
 
 _TARGETS = (16, 18)
-
-
-def write(order: Order, target: Path) -> None:
-    """Write an .mlpackage, see `export.interfaces.Format.write`.
-
-    The same network and metadata give the same bytes.
-
-    Raises:
-        ConfigError: the order asks for what no such file can have.
-        CheckFailed: the network cannot be expressed in Core ML.
-    """
-    write_package(ml_package(order), target)
 
 
 def ml_package(order: Order) -> Package:
@@ -55,49 +41,50 @@ def ml_package(order: Order) -> Package:
         ConfigError: the order asks for what no such file can have.
         CheckFailed: the network cannot be expressed in Core ML.
     """
-    graph = _graph(order)
-    facts = _facts(order, graph)
-    with _quiet() as messages:
+    images, ios = order.options.get("images", False), order.options.get("ios", _TARGETS[0])
+    graph = _graph(order, ios)
+    facts = _facts(order, graph, images=images)
+    with quiet_coremltools() as messages, redirect_stderr(io.StringIO()), quiet(), torch.no_grad():  # bars go there
         try:
-            wrapped = _wrapped(graph, order.images)
+            wrapped = _wrapped(graph, images)
             program = _plain(traced(wrapped))
-            model = _converted(program, wrapped, order)
+            model = _converted(program, wrapped, order, images, ios)
         except Exception as error:  # whatever torch.export and coremltools raise
             hint = " (one --size instead of several may help)" if len(order.sizes) > 1 else ""
             name, reason = type(order.network).__name__, _reason(error, messages)
             raise CheckFailed(f"{name} cannot be converted to Core ML: {reason}{hint}") from error
     spec = model.get_spec()
-    _describe(spec, order, facts)
+    _describe(spec, order, facts, images=images)
     weights = Path(model.weights_dir) / "weight.bin"
     return Package(spec, weights.read_bytes() if weights.is_file() else b"")
 
 
-def _facts(order: Order, graph: Graph) -> dict[str, str]:
+def _facts(order: Order, graph: Graph, *, images: bool) -> dict[str, str]:
     """What the file says of itself: `frame_type` is what it takes and gives, "image" being 8 bits, clamped."""
     facts = order.facts() | {"frame_type": "float32" if order.precision == "fp32" else "float16"}
-    if order.images:
+    if images:
         facts |= {"frame_type": "image", "colour_range": "RGB 0..255"}
     if graph.memories:
         facts |= {"memories_inside": "yes", "memory_type": "float16"}
     return facts
 
 
-def _graph(order: Order) -> Graph:
+def _graph(order: Order, ios: int) -> Graph:
     """What is exported, of free size where several are asked for.
 
     Raises:
         ConfigError: as `ml_package`.
     """
-    if order.ios not in _TARGETS:
-        raise ConfigError(f"A Core ML file is for iOS {' or '.join(map(str, _TARGETS))}, not {order.ios}.")
+    if ios not in _TARGETS:
+        raise ConfigError(f"A Core ML file is for iOS {' or '.join(map(str, _TARGETS))}, not {ios}.")
     several = len(order.sizes) > 1
     graph = (replace(order, sizes=()) if several else order).graph()
-    if graph.memories and order.ios < 18:
-        raise ConfigError(f"A streaming Core ML file keeps state, which iOS {order.ios} cannot: give --ios 18.")
+    if graph.memories and ios < 18:
+        raise ConfigError(f"A streaming Core ML file keeps state, which iOS {ios} cannot: give --ios 18.")
     if several and graph.memories:
         raise ConfigError("A streaming Core ML file has one size, since state cannot change its own: give one --size.")
-    if several and len(graph.inputs) > 1 and order.ios < 18:
-        raise ConfigError(f"On iOS {order.ios} a network of several frames has one size: give one --size, or --ios 18.")
+    if several and len(graph.inputs) > 1 and ios < 18:
+        raise ConfigError(f"On iOS {ios} a network of several frames has one size: give one --size, or --ios 18.")
     for height, width in order.sizes if several else ():
         if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ConfigError(
@@ -173,7 +160,7 @@ def _shape(node: Any) -> list[str]:
     return [str(side) for side in node.meta["val"].shape]
 
 
-def _converted(program: ExportedProgram, graph: Graph, order: Order) -> Any:
+def _converted(program: ExportedProgram, graph: Graph, order: Order, images: bool, ios: int) -> Any:
     import coremltools
 
     half = order.precision != "fp32"
@@ -181,7 +168,7 @@ def _converted(program: ExportedProgram, graph: Graph, order: Order) -> Any:
     compute = coremltools.transform.FP16ComputePrecision(_can_be_half) if half else coremltools.precision.FLOAT32
     shapes = [(1, 3, height, width) for height, width in order.sizes]
     shape = coremltools.EnumeratedShapes(shapes) if len(shapes) > 1 else shapes[0]
-    if order.images:
+    if images:
         colours = coremltools.colorlayout.RGB
         inputs = [coremltools.ImageType(name, shape, scale=1 / 255, color_layout=colours) for name in graph.inputs]
         outputs = [coremltools.ImageType(name, color_layout=colours) for name in graph.outputs]
@@ -197,7 +184,7 @@ def _converted(program: ExportedProgram, graph: Graph, order: Order) -> Any:
         program,
         inputs=inputs,
         outputs=outputs,
-        minimum_deployment_target=coremltools.target[f"iOS{order.ios}"],
+        minimum_deployment_target=coremltools.target[f"iOS{ios}"],
         compute_precision=compute,
         pass_pipeline=pipeline,
         skip_model_load=True,
@@ -225,7 +212,7 @@ def _places_samples(operation: Any) -> bool:
     )
 
 
-def _describe(spec: Any, order: Order, facts: dict[str, str]) -> None:
+def _describe(spec: Any, order: Order, facts: dict[str, str], *, images: bool) -> None:
     """Put the facts into the file, and drop what coremltools says there: the day, among others."""
     description = spec.description
     seen = "one frame after the other" if order.streaming else f"{order.network.taken} frames"
@@ -235,28 +222,9 @@ def _describe(spec: Any, order: Order, facts: dict[str, str]) -> None:
         f"Video super-resolution x{order.network.scale}: {seen} in, {made} out, written by distill-vsr"
     )
     description.metadata.userDefined.update(facts)
-    unit = "RGB" if order.images else "RGB in 0..1, one frame, channels, height, width"
+    unit = "RGB" if images else "RGB in 0..1, one frame, channels, height, width"
     for feature in (*description.input, *description.output):
         feature.shortDescription = unit
-
-
-@contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Hold back progress bars, and what torch and coremltools say about themselves.
-
-    Yields:
-        The errors that coremltools logs.
-    """
-    with (
-        quiet_coremltools() as messages,
-        contextlib.redirect_stderr(io.StringIO()),  # where the bars go
-        warnings.catch_warnings(),
-        torch.no_grad(),
-    ):
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", r"Function _TORCH_OPS_REGISTRY", DeprecationWarning)
-        warnings.filterwarnings("ignore", r"Implicitly cleaning up <TemporaryDirectory", ResourceWarning)
-        yield messages
 
 
 def _reason(error: Exception, messages: list[str]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.errors import InputError
+from export.program import check_own
 
 __all__ = [
     "WEIGHTS_NAME", "Package", "blob", "main_function", "quiet_coremltools", "read_package", "stored", "unpacked",
@@ -32,8 +33,7 @@ _MODEL = f"{_AUTHOR}/model.mlmodel"
 _WEIGHTS = f"{_AUTHOR}/weights"
 _VERSIONS = {"CoreML6": 7, "CoreML8": 9}
 """The specification version of files with a set of operations: those of iOS 16 and of iOS 18, which exports have."""
-_OWN_KEYS = {"distill_vsr_version", "scale", "window", "mode"}
-_WANTED = "give the .mlpackage folder that `distill export` wrote"
+_WANTED = "give the .mlpackage folder that `distill export` wrote."
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,11 @@ def read_package(path: Path) -> Package:
             or was not written by this project.
     """
     if not path.is_dir():
-        raise InputError(f"{path} is {'a file' if path.is_file() else 'missing'}, not an ML package: {_WANTED}.")
+        raise InputError(f"{path} is {'a file' if path.is_file() else 'missing'}, not an ML package: {_WANTED}")
     model = _model(path)
     if model.WhichOneof("Type") != "mlProgram" or not model.mlProgram.functions:
-        raise InputError(f"{path} is not complete, or holds no ML program: {_WANTED}.")
-    if not model.description.metadata.userDefined.keys() >= _OWN_KEYS:
-        raise InputError(f"{path} is an ML package that this version of distill-vsr did not write: {_WANTED}.")
+        raise InputError(f"{path} is not complete, or holds no ML program: {_WANTED}")
+    check_own(dict(model.description.metadata.userDefined), path, "an ML package", _WANTED)
     file = path / "Data" / _WEIGHTS / "weight.bin"
     weights = file.read_bytes() if file.is_file() else b""
     package = Package(model, weights)
@@ -112,20 +111,20 @@ def _model(path: Path) -> Any:
         for key, place in places.items():
             if not place.is_relative_to(data):
                 raise InputError(
-                    f"The manifest of {path} names {items[key]['path']}, outside of the package: {_WANTED}."
+                    f"The manifest of {path} names {items[key]['path']}, outside of the package: {_WANTED}"
                 )
         return Model_pb2.Model.FromString(places[manifest["rootModelIdentifier"]].read_bytes())
     except OSError as error:
-        raise InputError(f"{path} is no complete ML package ({error.strerror or error}): {_WANTED}.") from error
+        raise InputError(f"{path} is no complete ML package ({error.strerror or error}): {_WANTED}") from error
     except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no ML package, or a damaged one: {_WANTED}.") from error
+        raise InputError(f"{path} is no ML package, or a damaged one: {_WANTED}") from error
 
 
 def _check_program(path: Path, package: Package) -> None:
     try:
         _, block = main_function(package.model)
     except ValueError as error:
-        raise InputError(f"The ML program of {path} cannot be used ({error}): {_WANTED}.") from error
+        raise InputError(f"The ML program of {path} cannot be used ({error}): {_WANTED}") from error
     for operation in block.operations:
         arguments = [each for argument in operation.inputs.values() for each in argument.arguments]
         values = [each.value for each in arguments if each.WhichOneof("binding") == "value"]
@@ -134,7 +133,7 @@ def _check_program(path: Path, package: Package) -> None:
                 try:
                     stored(package, value.blobFileValue)
                 except ValueError as error:
-                    raise InputError(f"The weights of {path} are damaged ({error}): {_WANTED}.") from error
+                    raise InputError(f"The weights of {path} are damaged ({error}): {_WANTED}") from error
 
 
 def main_function(model: Any) -> tuple[Any, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill.errors import CheckFailed, InputError
-from export.interfaces import Array, Program
+from distill.errors import InputError
+from export.program import Array, Program, first_line
 from export.to_coreml.evaluator import Evaluator
 from export.to_coreml.package import Package, quiet_coremltools, read_package
 
@@ -41,7 +41,7 @@ class EvaluatedProgram(Program):
         CheckFailed: it has an operator that the evaluator does not know.
     """
 
-    runtime = "coremltools (own evaluator)"
+    runtime, runtime_title = "coremltools (own evaluator)", "The evaluator of Core ML files"
     unit_asked = "none"
     unit_got = "evaluated off-Mac, not run by Core ML"
 
@@ -50,7 +50,7 @@ class EvaluatedProgram(Program):
         self.runtime_version = _version()
         self._evaluator = Evaluator(package)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = {name: torch.from_numpy(np.asarray(array, np.float32)) for name, array in inputs.items()}
         return {name: tensor.numpy() for name, tensor in self._evaluator.run(tensors).items()}
 
@@ -65,7 +65,7 @@ class CoremlProgram(Program):
         InputError: Core ML does not load it.
     """
 
-    runtime = "coremltools (Core ML)"
+    runtime, runtime_title = "coremltools (Core ML)", "Core ML"
     unit_asked = "ALL"
     unit_got = "as Core ML chose, not read back"
 
@@ -89,17 +89,14 @@ class CoremlProgram(Program):
                 raise self._model._framework_error or RuntimeError("it does not say why")
             self.forget()
         except Exception as error:  # the system's exceptions have no other base
-            reason = _first_line(error)
-            raise InputError(f"Core ML cannot load {path} ({reason}): export it again, or update macOS.") from error
+            raise InputError(
+                f"Core ML cannot load {path} ({first_line(error)}): export it again, or update macOS."
+            ) from error
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         # halves too are given as float32: coremltools rounds them on the way
         given = {name: _picture(array) if name in self._images else array for name, array in inputs.items()}
-        try:
-            results = self._model.predict(given, self._state)
-        except Exception as error:  # as above
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-            raise CheckFailed(f"Core ML fails on {shapes}: {_first_line(error)}") from error
+        results = self._model.predict(given, self._state)
         return {
             name: _array(value) if name in self._images else np.asarray(value, np.float32)
             for name, value in results.items()
@@ -107,47 +104,6 @@ class CoremlProgram(Program):
 
     def forget(self) -> None:
         self._state = self._model.make_state() if self._remembers else None
-
-    def compute_plan(self) -> list[dict[str, object]]:
-        """What Core ML means to run each operation on; it tells from macOS 14.4 on.
-
-        Returns:
-            For each operation in order, but constants: its `operator`, its `result`, the `preferred` unit and all
-            `supported` ones ("CPU", "GPU", "NeuralEngine"), and the `share` of the run that it is expected to take.
-
-        Raises:
-            CheckFailed: this macOS does not tell.
-        """
-        from coremltools.models.compute_plan import MLComputePlan
-
-        try:
-            plan = MLComputePlan.load_from_path(self._model.get_compiled_model_path(), self._model.compute_unit)
-        except Exception as error:  # as above
-            raise CheckFailed(f"Core ML gives no compute plan: {_first_line(error)}") from error
-        rows: list[dict[str, object]] = []
-        for operation in plan.model_structure.program.functions["main"].block.operations:
-            usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
-            if usage is None:
-                continue
-            cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
-            rows.append(
-                {
-                    "operator": operation.operator_name,
-                    "result": operation.outputs[0].name if operation.outputs else "",
-                    "preferred": _unit(usage.preferred_compute_device),
-                    "supported": [_unit(device) for device in usage.supported_compute_devices],
-                    "share": None if cost is None else cost.weight,
-                }
-            )
-        return rows
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _unit(device: object) -> str:
-    return type(device).__name__.removeprefix("ML").removesuffix("ComputeDevice")
 
 
 def _picture(array: Array) -> Image.Image:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.errors import CheckFailed, InputError
-from export.interfaces import OWN_KEYS, Array, Program
+from distill.errors import InputError
+from export.program import Array, Program, check_own, first_line
 from export.quiet import held_back
 from export.to_executorch.conversion import METADATA
 
-__all__ = ["ExecuTorchProgram", "load"]
+__all__ = ["ExecuTorchProgram"]
 
 _WANTED = "give the .pte file that `distill export` wrote."
 
@@ -27,7 +27,7 @@ class ExecuTorchProgram(Program):
         InputError: the file is not of this format, was not written by this project or does not load.
     """
 
-    runtime = "executorch"
+    runtime, runtime_title = "executorch", "ExecuTorch"
     unit_asked = "XNNPACK"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -46,36 +46,24 @@ class ExecuTorchProgram(Program):
                 methods = self._module.method_names()  # reads the file
                 self.metadata = self._read_metadata() if METADATA in methods else {}
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"ExecuTorch cannot load {path} ({_reason(error)}): export it again.") from error
-        if not self.metadata.keys() >= OWN_KEYS:
-            raise InputError(
-                f"{path} is an ExecuTorch program that this version of distill-vsr did not write: {_WANTED}"
-            )
+            raise InputError(f"ExecuTorch cannot load {path} ({first_line(error)}): export it again.") from error
+        check_own(self.metadata, path, "an ExecuTorch program", _WANTED)
         self._inputs: list[str] = json.loads(self.metadata["inputs"])
         self._outputs: list[str] = json.loads(self.metadata["outputs"])
         parts = self._content.count(b"XnnpackBackend")  # each that is left to it names it
         self.unit_got = {0: "portable kernels", 1: "XNNPACK"}.get(parts, f"XNNPACK, in {parts} parts")
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if self._threads is not None and self._library._threadpool_get_thread_count() != self._threads:
             with held_back():
                 self._library._unsafe_reset_threadpool(self._threads)
         tensors = tuple(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self._inputs)
-        try:
-            outputs = self._module.run_method("forward", tensors)
-        except RuntimeError as error:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-            raise CheckFailed(f"ExecuTorch fails on {shapes}: {_reason(error)}") from error
+        outputs = self._module.run_method("forward", tensors)
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, outputs, strict=True)}
 
     def _read_metadata(self) -> dict[str, str]:
         metadata: dict[str, str] = json.loads(self._module.run_method(METADATA, ())[0])
         return metadata
-
-
-def load(path: Path, threads: int | None = None) -> ExecuTorchProgram:
-    """See `export.interfaces.Format.open`."""
-    return ExecuTorchProgram(path, threads)
 
 
 def _content(path: Path) -> bytes:
@@ -86,7 +74,3 @@ def _content(path: Path) -> bytes:
     if content[4:6] != b"ET":
         raise InputError(f"{path} is not an ExecuTorch program: {_WANTED}")
     return content
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from distill.errors import CheckFailed, InputError
-from export.interfaces import OWN_KEYS, Array, Program
+from distill.errors import InputError
+from export.program import Array, Program, check_own, first_line
 from export.quiet import held_back
 from export.to_litert.conversion import METADATA, SIGNATURE
 
-__all__ = ["LiteRTProgram", "load"]
+__all__ = ["LiteRTProgram"]
 
 _WANTED = "give the .tflite file that `distill export` wrote."
 
@@ -27,7 +27,7 @@ class LiteRTProgram(Program):
         InputError: the file is not of this format, was not written by this project or does not load.
     """
 
-    runtime = "litert"
+    runtime, runtime_title = "litert", "LiteRT"
     unit_asked = "XNNPACK"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -40,28 +40,16 @@ class LiteRTProgram(Program):
                 interpreter = Interpreter(model_content=content, num_threads=threads)
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"LiteRT cannot load {path} ({reason}): export it again.") from error
+            raise InputError(f"LiteRT cannot load {path} ({first_line(error)}): export it again.") from error
         self.metadata = _metadata(path, content)
         parts = sum(each["op_name"] == "DELEGATE" for each in interpreter._get_ops_details())
         self.unit_got = {0: "built-in kernels", 1: "XNNPACK"}.get(parts, f"XNNPACK, in {parts} parts")
         self._content = content  # the interpreter reads the weights where they are
-        self._run = interpreter.get_signature_runner(SIGNATURE)
+        self._runner = interpreter.get_signature_runner(SIGNATURE)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         last = {name: np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for name, array in inputs.items()}
-        try:
-            outputs = self._run(**last)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-            raise CheckFailed(f"LiteRT fails on {shapes}: {reason}") from error
-        return {name: array.transpose(0, 3, 1, 2) for name, array in outputs.items()}
-
-
-def load(path: Path, threads: int | None = None) -> LiteRTProgram:
-    """See `export.interfaces.Format.open`."""
-    return LiteRTProgram(path, threads)
+        return {name: array.transpose(0, 3, 1, 2) for name, array in self._runner(**last).items()}
 
 
 def _content(path: Path) -> bytes:
@@ -79,10 +67,10 @@ def _metadata(path: Path, content: bytes) -> dict[str, str]:
     from ai_edge_litert import schema_py_generated as schema
 
     model: Any = schema.Model.GetRootAs(content, 0)
+    metadata: dict[str, str] = {}
     for place in range(model.MetadataLength()):
         entry = model.Metadata(place)
         if entry.Name() == METADATA.encode():
-            metadata: dict[str, str] = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
-            if metadata.keys() >= OWN_KEYS:
-                return metadata
-    raise InputError(f"{path} is a LiteRT model that this version of distill-vsr did not write: {_WANTED}")
+            metadata |= json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    check_own(metadata, path, "a LiteRT model", _WANTED)
+    return metadata

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.errors import CheckFailed, InputError
+from distill.errors import InputError
 from distill.files import sha256_of
-from export.interfaces import OWN_KEYS, Array, Program
+from export.program import OWN_KEYS, Array, Program, check_own
 from export.quiet import held_back
 
-__all__ = ["METADATA", "MODEL", "WEIGHTS", "NcnnProgram", "load"]
+__all__ = ["METADATA", "MODEL", "WEIGHTS", "NcnnProgram"]
 
 MODEL, WEIGHTS, METADATA = "model.param", "model.bin", "metadata.json"
 """The files in the folder; the last holds what it says of itself, and the SHA-256 of the others."""
@@ -31,7 +31,7 @@ class NcnnProgram(Program):
         InputError: the folder is incomplete, was changed, was not written by this project or does not load.
     """
 
-    runtime = "ncnn"
+    runtime = runtime_title = "ncnn"
     unit_asked = unit_got = "CPU"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -52,7 +52,7 @@ class NcnnProgram(Program):
         if failed:
             raise InputError(f"ncnn cannot load {path}: export it again.")
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         extractor = self._net.create_extractor()
         for place, name in enumerate(self._inputs):
             picture = np.ascontiguousarray(inputs[name][0], np.float32)
@@ -61,15 +61,9 @@ class NcnnProgram(Program):
         for place, name in enumerate(self._outputs):
             failed, picture = extractor.extract(f"out{place}")
             if failed:
-                shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-                raise CheckFailed(f"ncnn fails on {shapes}: it gives no `{name}`.")
+                raise RuntimeError(f"it gives no `{name}`.")
             outputs[name] = np.array(picture)[np.newaxis]
         return outputs
-
-
-def load(path: Path, threads: int | None = None) -> NcnnProgram:
-    """See `export.interfaces.Format.open`."""
-    return NcnnProgram(path, threads)
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -81,8 +75,8 @@ def _metadata(path: Path) -> dict[str, str]:
         raise InputError(f"{path} is no such folder, {error.filename} cannot be read ({reason}): {_WANTED}") from error
     except ValueError as error:
         raise InputError(f"{path / METADATA} is not JSON: {_WANTED}") from error
-    if not (isinstance(metadata, dict) and metadata.keys() >= OWN_KEYS | {"inputs", "outputs", "sha256"}):
-        raise InputError(f"{path} is a folder that this version of distill-vsr did not write: {_WANTED}")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    check_own(metadata, path, "a folder", _WANTED, OWN_KEYS | {"inputs", "outputs", "sha256"})
     if json.loads(metadata["sha256"]) != digests:
         raise InputError(f"{path} is not as it was written, {MODEL} or {WEIGHTS} differ: export it again.")
     return metadata

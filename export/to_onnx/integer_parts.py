@@ -11,6 +11,7 @@ from export.graphs.graph import PICTURES
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+__all__ = ["IntegerParts"]
 
 _MOVING = {"Concat", "DepthToSpace", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 _ACTIVATIONS = {"Clip", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Tanh"}
@@ -19,7 +20,7 @@ _INTEGER = {"Add", "Concat", "DepthToSpace", "LeakyRelu", "Relu", "Slice", "Spli
 _COLOURS = 3
 
 
-class _Parts:
+class IntegerParts:
     """Which nodes compute in integers.
 
     Attributes:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from export.interfaces import Finding, Severity
 from export.to_onnx.layout import attribute
-from export.to_onnx.program import read_metadata
+from export.to_onnx.program import read_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["lint"]
+__all__ = ["find_problems"]
 
 _OPSET = 18  # that this project writes; ONNX Runtime has it since 1.14
 _MOST_AXES = 4
@@ -29,7 +29,7 @@ _TABLES = {  # inside ONNX Runtime's package
 }
 
 
-def lint(path: Path) -> list[Finding]:
+def find_problems(path: Path) -> list[Finding]:
     """Check an exported .onnx file for Android's NNAPI and Apple's Core ML, as ONNX Runtime uses them.
 
     Returns:
@@ -40,8 +40,7 @@ def lint(path: Path) -> list[Finding]:
     """
     import onnx
 
-    read_metadata(path)
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    model = onnx.shape_inference.infer_shapes(read_model(path))
     findings = [*_by_checker(model), *_by_rules(model), *_by_form(model)]
     return sorted(findings, key=lambda finding: finding.severity)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +9,7 @@ import torch
 from distill.errors import CheckFailed
 from export.graphs.graph import Graph, halved, traced
 from export.interfaces import Order
+from export.quiet import quiet
 from export.to_onnx.layout import to_phone_operators, without_transposed
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ def onnx_model(order: Order) -> ModelProto:
 
 def _translated(graph: Graph, name: str) -> ModelProto:
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 traced(graph),
                 tuple(graph.inputs.values()),
@@ -66,20 +63,6 @@ def _translated(graph: Graph, name: str) -> ModelProto:
         raise CheckFailed(f"{name} cannot be exported to ONNX: {cause}") from error
     assert program is not None
     return program.model_proto
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says about itself: that torchvision is not there, and a deprecation inside torch."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _strip(model: ModelProto) -> None:

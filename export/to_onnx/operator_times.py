@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.interfaces import Array, Node, Operators, OperatorType
+from export.interfaces import Node, Operators, OperatorType
+from export.program import Array
 from export.to_onnx.session import open_session
 
 __all__ = ["NODES", "operators"]

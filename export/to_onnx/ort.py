@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from distill.errors import ConfigError
-from export.to_onnx.program import read_metadata
+from export.to_onnx.program import read_model
 
 __all__ = ["ort_operators", "write_ort"]
 
@@ -59,7 +59,7 @@ def _rewrite_for_arm(path: Path, target: Path, form: str) -> None:
     """As onnxruntime.tools.convert_onnx_models_to_ort does for ARM, which also prints and writes paths of this host."""
     import onnxruntime
 
-    if read_metadata(path)["precision"] == "fp16":
+    if {entry.key: entry.value for entry in read_model(path).metadata_props}["precision"] == "fp16":
         raise ConfigError(f"{path} is fp16, and an .ort file of it would compute in float32: take the .onnx file.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,23 +20,41 @@ from torch import Tensor
 from distill.errors import CheckFailed, ConfigError
 from export.exported import ExportedNetwork
 from export.footage import of_size
-from export.interfaces import Array, Order
-from export.to_onnx.integer_parts import _Parts
+from export.interfaces import Order
+from export.program import Array
+from export.to_onnx.integer_parts import IntegerParts
 from export.to_onnx.layout import without_transposed
 from export.to_onnx.model import check, onnx_model
-from export.to_onnx.program import load
+from export.to_onnx.program import OnnxProgram
 from export.to_onnx.session import SESSION_OPTIONS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["int8_model"]
+__all__ = ["Measured", "int8_model", "measured", "quantised"]
 
 _Ranges = dict[str, tuple[np.float32, np.float32]]
 
 
-def int8_model(order: Order) -> ModelProto:
-    """The content of an .onnx file in 8 bits. Frames, memories and what is restored stay float32.
+@dataclass(frozen=True)
+class Measured:
+    """A network as a float model, and what its 8-bit form follows from.
+
+    Attributes:
+        model: of floats, in fp32.
+        parts: which of its nodes compute in integers.
+        ranges: of the tensors that those read and write.
+        clips: that the ranges were measured on, (T, 3, h, w) each, of a size that the model takes.
+    """
+
+    model: ModelProto
+    parts: IntegerParts
+    ranges: _Ranges
+    clips: Sequence[Tensor]
+
+
+def measured(order: Order) -> Measured:
+    """The float model of an order, and the ranges of its tensors over the order's clips.
 
     What stays in float: all that makes a picture of the frames without any activation, such as the bicubic base;
     what is done to a picture at the end; convolutions whose result is the picture itself, not added to a base; and
@@ -50,27 +68,28 @@ def int8_model(order: Order) -> ModelProto:
         ConfigError: there are no clips.
         CheckFailed: the network cannot be expressed in ONNX, the graph is not valid, or nothing is left to quantise.
     """
-    model = _float_model(order)
-    parts = _Parts(model)
-    if not parts.integer:
-        name = type(order.network).__name__
-        raise CheckFailed(f"No convolution of {name} can compute in 8 bits without harm to the picture: export fp16.")
-    return _quantised(model, _ranges(model, parts, _clips(order)), parts.integer)
-
-
-def _float_model(order: Order) -> ModelProto:
     if not order.clips:
         raise ConfigError("int8 needs real frames to measure ranges on, and none were given: give footage with --data.")
     model = onnx_model(replace(order, precision="fp32"))
     without_transposed(model)
-    return model
+    parts = IntegerParts(model)
+    if not parts.integer:
+        name = type(order.network).__name__
+        raise CheckFailed(f"No convolution of {name} can compute in 8 bits without harm to the picture: export fp16.")
+    clips = [of_size(clip, order.sizes[0]) if order.sizes else clip for clip in order.clips]
+    return Measured(model, parts, _ranges(model, parts, clips), clips)
 
 
-def _clips(order: Order) -> list[Tensor]:
-    return [of_size(clip, order.sizes[0]) if order.sizes else clip for clip in order.clips]
+def int8_model(floats: Measured) -> ModelProto:
+    """The content of an .onnx file in 8 bits. Frames, memories and what is restored stay float32.
+
+    Raises:
+        CheckFailed: the graph is not valid.
+    """
+    return quantised(floats, floats.parts.integer)
 
 
-def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> _Ranges:
+def _ranges(model: ModelProto, parts: IntegerParts, clips: Sequence[Tensor]) -> _Ranges:
     """The least and the greatest value over all frames of each tensor that may be quantised."""
     tensors = _quantisable(model, parts.integer)
     found: dict[str, list[tuple[Array, Array]]] = {name: [] for name in tensors}
@@ -78,7 +97,7 @@ def _ranges(model: ModelProto, parts: _Parts, clips: Sequence[Tensor]) -> _Range
         plain, measuring = (Path(folder) / f"{name}.onnx" for name in ("plain", "measuring"))
         plain.write_bytes(model.SerializeToString())
         measuring.write_bytes(_measuring(model, tensors).SerializeToString())
-        exported, program = ExportedNetwork(load(plain), plain), load(measuring)
+        exported, program = ExportedNetwork(OnnxProgram(plain), plain), OnnxProgram(measuring)
         # runs until no memory is of zeros
         unsettled = exported.window + exported.time_scale - 2 if exported.streaming else 0
         for clip in clips:
@@ -113,7 +132,13 @@ def _measuring(model: ModelProto, tensors: Iterable[str]) -> ModelProto:
     return measuring
 
 
-def _quantised(model: ModelProto, ranges: _Ranges, integer: Collection[str]) -> ModelProto:
+def quantised(floats: Measured, integer: Collection[str]) -> ModelProto:
+    """The model with those nodes in integers, by name.
+
+    Raises:
+        CheckFailed: the graph is not valid.
+    """
+    model, ranges = floats.model, floats.ranges
     if not integer:  # which the quantiser would take for all
         return model
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SESSION_OPTIONS", "open_session"]
+__all__ = ["SESSION_OPTIONS", "Session", "load", "open_session"]
 
 
 SESSION_OPTIONS = {"session.x64quantprecision": "1"}
@@ -54,3 +54,20 @@ def open_session(
     source = model if isinstance(model, bytes) else str(model)
     left_out = {"disabled_optimizers": list(without)} if without else {}
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], **left_out)
+
+
+class Session:
+    """An ONNX Runtime session and nothing else."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """One run: arrays by name -> the outputs, in order."""
+        outputs: list[Any] = self._session.run(None, dict(inputs))
+        return outputs
+
+
+def load(path: Path, threads: int) -> Session:
+    """See `export.interfaces.Format.opener`."""
+    return Session(open_session(path, threads))

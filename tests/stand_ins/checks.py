@@ -10,7 +10,7 @@ import torch
 from distill.interfaces import windows
 from distill.networks.costs import multiply_accumulates
 from distill.networks.registry import find
-from export.delivery.parity import parity
+from export.delivery.parity import check_parity
 from export.exported import ExportedNetwork
 from export.formats import export, format_named
 from export.interfaces import Order
@@ -145,7 +145,7 @@ def assert_exports(network, target):
         idle = torch.nn.functional.interpolate(clips[0][network.window // 2][None], scale_factor=4, mode="bicubic")
     assert (frames - idle).abs().max() > 0.05, "the test would compare base images only"
     for streaming in (True, False):  # the windowed file stays
-        proof = parity(network, exported(network, target, streaming=streaming), clips)
+        proof = check_parity(network, exported(network, target, streaming=streaming), clips)
         assert proof.sizes == ((24, 20), (17, 11), (16, 36))
         assert proof.frames == (3 * (network.window + 2) + 2 if streaming else 4)
         assert proof.max_abs <= 1e-5 * max(1.0, frames.abs().max().item())

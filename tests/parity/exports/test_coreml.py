@@ -27,6 +27,7 @@ from students.vespcn_mobile import VESPCNMobile
 from tests.stand_ins.checks import METADATA, moving_clip, randomise, randomise_with_statistics
 
 COREML = format_named("coreml")
+IOS_18 = {"ios": 18}
 MIL_FLOAT32 = 11  # of MIL.proto's data types
 ODD = (18, 27)  # no multiples of 4, so the networks pad inside
 
@@ -148,7 +149,7 @@ def test_coremltools_reads_what_we_write(halved):
 
 def test_streaming_keeps_its_memories_in_states(student, tmp_path):
     """State is of halves, so a file that computes in float32 is not equal to 1e-5 either."""
-    file = exported(student, tmp_path / "stream.mlpackage", precision="fp16", streaming=True, ios=18)
+    file = exported(student, tmp_path / "stream.mlpackage", precision="fp16", streaming=True, options=IOS_18)
     model = read_package(file.path).model
     assert [each.name for each in model.description.input] == ["frame"]
     assert [each.name for each in model.description.output] == ["restored"]
@@ -171,7 +172,9 @@ def test_streaming_keeps_its_memories_in_states(student, tmp_path):
     assert np.array_equal(third, file.program.run(frame)["restored"])
 
 
-@pytest.mark.parametrize(("precision", "order", "least"), [("w8", {}, 50), ("p4", {"streaming": True, "ios": 18}, 25)])
+@pytest.mark.parametrize(
+    ("precision", "order", "least"), [("w8", {}, 50), ("p4", {"streaming": True, "options": IOS_18}, 25)]
+)
 def test_compressed_weights(student, halved, tmp_path, precision, order, least):
     file = exported(student, tmp_path / "student.mlpackage", precision=precision, **order)
     _, error = differences(file, student, moving_clip(4, *ODD))
@@ -195,7 +198,9 @@ def _sides(operation):
 
 def test_images_of_several_sizes(student, tmp_path):
     sizes = ((16, 24), (20, 12))
-    file = exported(student, tmp_path / "student.mlpackage", sizes, precision="fp16", images=True, ios=18)
+    file = exported(
+        student, tmp_path / "student.mlpackage", sizes, precision="fp16", options={"images": True, **IOS_18}
+    )
     assert file.program.metadata.items() >= {"frame_type": "image", "colour_range": "RGB 0..255"}.items()
     description = read_package(file.path).model.description
     assert {each.type.WhichOneof("Type") for each in (*description.input, *description.output)} == {"imageType"}
@@ -245,11 +250,14 @@ def test_a_network_that_core_ml_cannot_express(tmp_path):
 @pytest.mark.parametrize(
     ("order", "sentence"),
     [
-        ({"ios": 17}, "is for iOS 16 or 18, not 17"),
+        ({"options": {"ios": 17}}, "is for iOS 16 or 18, not 17"),
         ({"streaming": True}, "keeps state, which iOS 16 cannot: give --ios 18"),
-        ({"streaming": True, "ios": 18, "sizes": ((8, 8), (8, 12))}, "streaming Core ML file has one size"),
+        (
+            {"streaming": True, "options": IOS_18, "sizes": ((8, 8), (8, 12))},
+            "streaming Core ML file has one size",
+        ),
         ({"sizes": ((8, 8), (8, 12))}, "On iOS 16 a network of several frames has one size"),
-        ({"ios": 18, "sizes": ((8, 8), (8, 13))}, "each must be a multiple of 4, not 13x8"),
+        ({"options": IOS_18, "sizes": ((8, 8), (8, 13))}, "each must be a multiple of 4, not 13x8"),
         ({"sizes": ()}, "needs a size"),
         ({"precision": "int8"}, "has no precision 'int8'"),
     ],
@@ -362,7 +370,7 @@ def test_every_student(name, streaming, tmp_path):
     clip = moving_clip(network.window + 1, *ODD)
     limits = {"fp32": (55 if streaming and network.step().memories else 105), "fp16": 50}
     for precision, least in limits.items():
-        order = {"precision": precision, "streaming": streaming, "ios": 18 if streaming else 16}
+        order = {"precision": precision, "streaming": streaming, "options": {"ios": 18 if streaming else 16}}
         file = exported(network, tmp_path / f"{precision}.mlpackage", **order)
         error = differences(file, network, clip)[1]
         assert psnr(max(error, 1e-15) / restored(network, clip).abs().max().item() ** 2) > least
@@ -373,7 +381,7 @@ def test_every_student(name, streaming, tmp_path):
 def test_several_sizes(name, tmp_path):
     network = randomised(name)
     sizes = ((16, 24), (24, 16))
-    file = exported(network, tmp_path / "student.mlpackage", sizes, precision="fp32", ios=18)
+    file = exported(network, tmp_path / "student.mlpackage", sizes, precision="fp32", options=IOS_18)
     for size in sizes:
         clip = moving_clip(3, *size)
         assert differences(file, network, clip)[0] <= 2e-5 * max(1, restored(network, clip).abs().max().item())
@@ -384,7 +392,7 @@ def test_several_sizes(name, tmp_path):
 def test_several_sizes_that_the_converter_fails_on(name, tmp_path):
     network = find(name).build(**NETWORKS[name])
     with pytest.raises(CheckFailed, match="one --size instead of several may help"):
-        exported(network, tmp_path / "student.mlpackage", ((16, 24), (24, 16)), precision="fp32", ios=18)
+        exported(network, tmp_path / "student.mlpackage", ((16, 24), (24, 16)), precision="fp32", options=IOS_18)
 
 
 @pytest.mark.slow
@@ -402,7 +410,7 @@ def test_one_frame_streams_and_takes_several_sizes_on_ios_16(tmp_path):
 @pytest.mark.parametrize("precision", ["w8", "p6", "p4"])
 def test_compressed_weights_are_what_coremltools_makes_of_them(student, tmp_path, precision, ios):
     """Decompressed by coremltools, the file computes the same."""
-    file = exported(student, tmp_path / "student.mlpackage", precision=precision, ios=ios)
+    file = exported(student, tmp_path / "student.mlpackage", precision=precision, options={"ios": ios})
     with quiet_coremltools(), warnings.catch_warnings():
         import coremltools
 
@@ -431,12 +439,10 @@ def test_pictures_for_core_ml_and_back():
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on Apple's systems only")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_core_ml_agrees_with_the_evaluator(student, tmp_path, streaming):
-    order = {"streaming": streaming, "ios": 18 if streaming else 16}
+    order = {"streaming": streaming, "options": {"ios": 18 if streaming else 16}}
     file = exported(student, tmp_path / "student.mlpackage", precision="fp16", **order)
     clip = moving_clip(4, *ODD)
     run = torch.stack(list(file.stream(clip)))
-    plan = file.program.compute_plan()
-    assert {row["preferred"] for row in plan} <= {"CPU", "GPU", "NeuralEngine"}
     file.program = EvaluatedProgram(read_package(file.path))
     computed = torch.stack(list(file.stream(clip)))
     assert psnr((run - computed).square().mean().item()) > 55

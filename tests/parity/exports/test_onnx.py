@@ -12,10 +12,10 @@ from torch.nn import functional
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import bytes_of, files_of, replacing_whole, sha256_of
 from distill.interfaces import Upsampled, WindowNetwork, windows
-from export.delivery.parity import parity
+from export.delivery.parity import check_parity
 from export.formats import export, format_named, format_of, open_exported
 from export.interfaces import Order
-from export.to_onnx.program import read_metadata
+from export.to_onnx.program import read_model
 from students.fastdvdnet import FastDVDnet
 from teachers.deformable import DeformablePack
 from teachers.edvr import EDVR
@@ -113,26 +113,26 @@ def test_half_precision(student, tmp_path, mode):
 
 def test_parity_on_clips(student, windowed, streaming):
     clips = [moving_clip(9, 24, 20), moving_clip(3, 12, 24)]
-    proof = parity(student.train(), windowed, clips)
+    proof = check_parity(student.train(), windowed, clips)
     assert student.training
     assert proof.sizes == ((24, 20), (17, 11), (12, 24))
     assert proof.frames == 4
     assert 0 < proof.max_abs <= 1e-4
     assert proof.psnr_db > 90
-    assert parity(student, streaming, clips).frames == 3 * 9 + 3
+    assert check_parity(student, streaming, clips).frames == 3 * 9 + 3
 
 
 def test_parity_refuses_other_weights_and_keeps_to_the_floor(student, windowed):
     other = FastDVDnet(channels=16, blocks=2)
     clips = [moving_clip(7, 12, 12)]
     with pytest.raises(CheckFailed, match=r"differs from the PyTorch network: .* under the floor of 90 dB"):
-        parity(other, windowed, clips)
-    parity(other, windowed, clips, floor=-20)
+        check_parity(other, windowed, clips)
+    check_parity(other, windowed, clips, floor=-20)
     with pytest.raises(CheckFailed, match="under the floor of 1000 dB"):
-        parity(student, windowed, clips, floor=1000)
+        check_parity(student, windowed, clips, floor=1000)
     nn.init.constant_(other.tail.conv_last.bias, math.nan)
     with pytest.raises(CheckFailed, match="nan dB"):
-        parity(other, windowed, clips, floor=-20)
+        check_parity(other, windowed, clips, floor=-20)
 
 
 class Reversed(FastDVDnet):
@@ -156,7 +156,7 @@ SMALL_CLIPS = [moving_clip(7, 16, 20)]
 
 def test_parity_passes_a_student_that_corrects_little(tmp_path, modest):
     right, precision = modest
-    assert parity(right, exported(right, tmp_path / "right.onnx", precision=precision), SMALL_CLIPS).psnr_db > 60
+    assert check_parity(right, exported(right, tmp_path / "right.onnx", precision=precision), SMALL_CLIPS).psnr_db > 60
 
 
 @pytest.mark.parametrize("mistake", ["reversed", "without its correction", "another checkpoint"])
@@ -169,7 +169,7 @@ def test_parity_sees_mistakes_in_a_student_that_corrects_little(tmp_path, mistak
     if mistake == "without its correction":
         nn.init.zeros_(wrong.tail.conv_last.weight)
     with pytest.raises(CheckFailed, match="adds to the bicubic frame"):
-        parity(right, exported(wrong, tmp_path / "wrong.onnx", precision=precision), SMALL_CLIPS)
+        check_parity(right, exported(wrong, tmp_path / "wrong.onnx", precision=precision), SMALL_CLIPS)
 
 
 def test_one_file_without_paths_and_the_same_bytes_again(student, windowed):
@@ -214,7 +214,7 @@ def test_the_graph_is_plain(windowed, streaming):
 
 def test_metadata_comes_back(windowed, streaming):
     metadata = windowed.program.metadata
-    assert metadata == read_metadata(windowed.path)
+    assert metadata == {entry.key: entry.value for entry in read_model(windowed.path).metadata_props}
     assert metadata.items() >= METADATA.items()
     facts = {"scale": "4", "window": "7", "colour_range": "RGB 0..1", "layout": "N C H W", "size_multiple": "4"}
     assert metadata.items() >= {**facts, "mode": "windowed", "memories": "[]", "precision": "fp32"}.items()
@@ -336,7 +336,7 @@ def test_files_that_are_not_ours(windowed, tmp_path):
     for name, (payload, sentence) in names.items():
         path = tmp_path / name
         path.write_bytes(payload)
-        for use in (read_metadata, open_exported):
+        for use in (read_model, open_exported):
             with pytest.raises(InputError) as caught:
                 use(path)
             assert str(caught.value) == f"{path} {sentence}: give the .onnx file that `distill export` wrote."
@@ -365,4 +365,4 @@ def test_edvr(tmp_path, options):
     teacher = randomised(EDVR(channels=16, offset_groups=4, extract_blocks=1, reconstruct_blocks=1, **options))
     teacher.tail.conv_last.weight.data.mul_(20)  # a residual of about 1
     file = exported(teacher, tmp_path / "edvr.onnx")
-    assert parity(teacher, file, [moving_clip(5, 32, 60), moving_clip(5, 21, 18)]).max_abs <= 1e-4
+    assert check_parity(teacher, file, [moving_clip(5, 32, 60), moving_clip(5, 21, 18)]).max_abs <= 1e-4

@@ -12,7 +12,7 @@ from torch import nn
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import registry
-from export.delivery.parity import parity
+from export.delivery.parity import check_parity
 from export.formats import format_named, open_exported
 from export.graphs import isolated as conversion
 from export.graphs.decomposition import in_common_operators
@@ -56,7 +56,7 @@ def compared(network, file):
     with torch.inference_mode():
         idle = torch.nn.functional.interpolate(clip, scale_factor=network.scale, mode="bicubic")
         assert (network(clip[None]).frames[0] - idle).abs().max() > 0.05, "the test would compare base images only"
-    return parity(network, file, [clip])
+    return check_parity(network, file, [clip])
 
 
 @pytest.mark.parametrize("name", EXTRAS)
@@ -152,7 +152,7 @@ def test_half_precision_is_half_and_sides_may_be_odd(name, streaming, tmp_path):
         target = tmp_path / f"{precision}{kind.suffix}"
         file = exported(network, target, name, sizes=((21, 30),), precision=precision, streaming=streaming)
         sizes[precision] = sum(each.stat().st_size for each in [target, *target.rglob("*")] if each.is_file())
-        proof = parity(network, file, [moving_clip(4, 21, 30)])
+        proof = check_parity(network, file, [moving_clip(4, 21, 30)])
         assert (proof.psnr_db > 100) == (precision == "fp32")
         assert proof.psnr_db > 55
     if name != "executorch":  # whose XNNPACK stores weights in float32
@@ -165,7 +165,7 @@ def test_eight_bits_in_litert(streaming, tmp_path):
     network = thin_mobile()
     clips = [moving_clip(7, 32, 48).flip(3), moving_clip(7, 24, 40)]
     file = written(network, tmp_path, "litert", streaming=streaming, precision="int8", clips=clips)
-    assert parity(network, file, [moving_clip(4, *SIZE)]).psnr_db > 35
+    assert check_parity(network, file, [moving_clip(4, *SIZE)]).psnr_db > 35
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file.path))

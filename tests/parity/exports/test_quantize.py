@@ -16,13 +16,15 @@ from distill.data import degrade, find_clips, sample_clips
 from distill.errors import CheckFailed, ConfigError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.layers import warp
-from export.formats import FORMATS, export, open_exported
+from export.formats import export, format_named, open_exported
 from export.interfaces import Order
 from export.to_onnx.ort import ort_operators, write_ort
-from export.to_onnx.sensitivity import sensitivity
+from export.to_onnx.quantize import measured
+from export.to_onnx.sensitivity import layer_costs
 from export.to_onnx.session import open_session
 from students.vespcn_mobile import VESPCNMobile
 
+ONNX = format_named("onnx")
 METADATA = {"network": "vespcn-mobile", "keywords": "{}", "degradation": "bi", "provenance": json.dumps({})}
 WIDTHS = (16, (16, 16, 16), (16, 16))
 
@@ -55,7 +57,7 @@ def network():
 @pytest.fixture(scope="module", params=[False, True], ids=["windowed", "streaming"])
 def path(request, network, clip, tmp_path_factory):
     target = tmp_path_factory.mktemp("int8") / "student.onnx"
-    export(Order(network, METADATA, "int8", request.param, clips=[clip]), FORMATS[0], target)
+    export(Order(network, METADATA, "int8", request.param, clips=[clip]), ONNX, target)
     return target
 
 
@@ -114,7 +116,7 @@ def test_the_file_tells_what_it_is_and_loads_in_silence(path, capfd):
 
 def test_the_same_network_and_clips_give_the_same_bytes(path, network, clip, tmp_path):
     streaming = "streaming" in open_exported(path, 1).program.metadata["mode"]
-    export(Order(network, METADATA, "int8", streaming, clips=[clip]), FORMATS[0], tmp_path / "again.onnx")
+    export(Order(network, METADATA, "int8", streaming, clips=[clip]), ONNX, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
@@ -122,7 +124,7 @@ def test_the_same_network_and_clips_give_the_same_bytes(path, network, clip, tmp
 def test_the_base_loses_nothing_and_frames_keep_their_range(streaming, clip, tmp_path):
     silent = VESPCNMobile(*WIDTHS).eval()
     dark = clip * 0.3
-    export(Order(silent, METADATA, "int8", streaming, ((60, 108),), [dark]), FORMATS[0], tmp_path / "silent.onnx")
+    export(Order(silent, METADATA, "int8", streaming, ((60, 108),), [dark]), ONNX, tmp_path / "silent.onnx")
     exported = open_exported(tmp_path / "silent.onnx", 1)
     assert (restored(exported, clip) - restored(silent, clip)).abs().max() < 1e-5
     model = onnx.load(tmp_path / "silent.onnx")
@@ -136,13 +138,13 @@ def test_the_base_loses_nothing_and_frames_keep_their_range(streaming, clip, tmp
 def test_frames_of_another_size_than_the_files(network, clip, tmp_path):
     for size in ((40, 60), (72, 116)):
         target = tmp_path / "fixed.onnx"
-        export(Order(network, METADATA, "int8", True, (size,), [clip]), FORMATS[0], target)
+        export(Order(network, METADATA, "int8", True, (size,), [clip]), ONNX, target)
         frames = clip.repeat(1, 1, 2, 2)[..., : size[0], : size[1]]
         assert psnr(restored(open_exported(target, 1), frames), restored(network, frames)) > 35
 
 
 def test_no_clips(network, tmp_path):
-    for ask in (lambda order: export(order, FORMATS[0], tmp_path / "student.onnx"), sensitivity):
+    for ask in (lambda order: export(order, ONNX, tmp_path / "student.onnx"), measured):
         with pytest.raises(ConfigError, match="needs real frames to measure ranges on, and none were given"):
             ask(Order(network, METADATA, "int8"))
 
@@ -181,7 +183,11 @@ class Plain(WindowNetwork):
 def test_what_samples_and_what_makes_the_picture_stays_in_float(clip, tmp_path):
     torch.manual_seed(0)
     network = Warped().eval()
-    export(Order(network, METADATA, "int8", sizes=((60, 108),), clips=[clip]), FORMATS[0], tmp_path / "warped.onnx")
+    export(
+        Order(network, METADATA, "int8", sizes=((60, 108),), clips=[clip]),
+        ONNX,
+        tmp_path / "warped.onnx",
+    )
     assert psnr(restored(open_exported(tmp_path / "warped.onnx", 1), clip), restored(network, clip)) > 45
     model = onnx.load(tmp_path / "warped.onnx")
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -189,7 +195,11 @@ def test_what_samples_and_what_makes_the_picture_stays_in_float(clip, tmp_path):
     assert integer == {"features.0", "middle.0"}
     assert len(convolutions) == 4
     with pytest.raises(CheckFailed, match="No convolution of Plain can compute in 8 bits"):
-        export(Order(Plain(), METADATA, "int8", sizes=((60, 108),), clips=[clip]), FORMATS[0], tmp_path / "plain.onnx")
+        export(
+            Order(Plain(), METADATA, "int8", sizes=((60, 108),), clips=[clip]),
+            ONNX,
+            tmp_path / "plain.onnx",
+        )
 
 
 def test_sensitivity_finds_the_layer_that_8_bits_ruin(clip):
@@ -199,7 +209,7 @@ def test_sensitivity_finds_the_layer_that_8_bits_ruin(clip):
         network.head[0].bias[3] = -100  # a feature that is always 0
         network.espcn[0].weight[:, 16 + 3] = 50  # and, in the centre frame, weights that leave the others no steps
     order = Order(network, METADATA, "int8", True, ((60, 108),), [clip])
-    costs = sensitivity(order)
+    costs = layer_costs(measured(order))
     assert costs[0].layer == "espcn.0"
     assert costs[0].gain_db > 6
     assert costs[0].psnr_db > costs[-1].psnr_db
@@ -227,7 +237,7 @@ def test_the_form_for_onnx_runtimes_smallest_builds(path, clip, tmp_path):
 def test_the_form_of_a_float_file_and_not_of_half_precision(network, tmp_path):
     halves, floats = (tmp_path / f"{precision}.onnx" for precision in ("fp16", "fp32"))
     for target in (halves, floats):
-        export(Order(network, METADATA, target.stem, False, ((16, 24),)), FORMATS[0], target)
+        export(Order(network, METADATA, target.stem, False, ((16, 24),)), ONNX, target)
     write_ort(floats, tmp_path / "floats.ort")
     inputs = {f"frame_{place}": np.random.default_rng(place).random((1, 3, 16, 24), np.float32) for place in range(3)}
     small = onnxruntime.InferenceSession(str(tmp_path / "floats.ort")).run(None, inputs)[0]

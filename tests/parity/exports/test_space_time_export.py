@@ -13,7 +13,7 @@ import torch
 from distill.errors import CheckFailed
 from distill.interfaces import SlidingNetwork
 from distill.networks.registry import find
-from export.delivery.parity import parity
+from export.delivery.parity import check_parity
 from export.exported import ExportedNetwork
 from export.formats import export, format_named
 from export.interfaces import Order
@@ -115,13 +115,13 @@ def test_nothing_that_phones_lack(files: dict[bool, ExportedNetwork]) -> None:
 def test_parity_is_of_all_frames(files: dict[bool, ExportedNetwork], streaming: bool) -> None:
     network, file = student(), files[streaming]
     clips = [moving_clip(5, 24, 20), moving_clip(2, 8, 12)]
-    proof = parity(network, file, clips)
+    proof = check_parity(network, file, clips)
     assert proof.frames == (3 * 9 + 3 if streaming else 4 * 2)
     assert proof.psnr_db > 90
     other = copy.deepcopy(network)
     torch.nn.init.zeros_(other.head.tail.conv.weight)
     with pytest.raises(CheckFailed, match="differs from the PyTorch network"):
-        parity(other, file, clips)
+        check_parity(other, file, clips)
 
 
 @MODES
@@ -156,7 +156,7 @@ def test_eight_bits(streaming: bool, tmp_path: Path) -> None:
 @MODES
 def test_core_ml(streaming: bool, tmp_path: Path) -> None:
     network = student()
-    order = {"precision": "fp16", "sizes": (ODD,), "streaming": streaming, "ios": 18 if streaming else 16}
+    order = {"precision": "fp16", "sizes": (ODD,), "streaming": streaming, "options": {"ios": 18 if streaming else 16}}
     file = exported(network, tmp_path / "student.mlpackage", "coreml", **order)
     clip = moving_clip(4, *ODD)
     wanted = expected(network, clip)
@@ -170,7 +170,7 @@ def test_core_ml(streaming: bool, tmp_path: Path) -> None:
 @MODES
 def test_core_ml_images(streaming: bool, tmp_path: Path) -> None:
     network = student()
-    order = {"precision": "fp16", "sizes": (ODD,), "streaming": streaming, "ios": 18, "images": True}
+    order = {"precision": "fp16", "sizes": (ODD,), "streaming": streaming, "options": {"ios": 18, "images": True}}
     file = exported(network, tmp_path / "student.mlpackage", "coreml", **order)
     clip = (moving_clip(4, *ODD) * 255).round() / 255
     wanted = expected(network, clip).clamp(0, 1)

@@ -12,7 +12,7 @@ from distill.data import degrade, find_clips, sample_clips
 from distill.errors import DataError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.layers import BicubicUpsample
-from export.delivery.quality import quality
+from export.delivery.quality import Reference, measure_loss
 from export.footage import low_resolution_clips, of_size
 from export.formats import export, format_named, open_exported
 from export.interfaces import Order
@@ -44,17 +44,17 @@ def test_a_loss_is_seen_clip_by_clip(clips, tmp_path, sizes, twin):
     export(Order(Bicubic(), METADATA, sizes=sizes), kind, tmp_path / "same.onnx")
     export(Order(Bicubic(0.05), METADATA, sizes=sizes), kind, tmp_path / "darker.onnx")
     same, darker = (open_exported(tmp_path / f"{name}.onnx") for name in ("same", "darker"))
-    kept = quality(Order(Bicubic(), METADATA, sizes=sizes), kind, same, clips, "bi")
+    kept = measure_loss(Order(Bicubic(), METADATA, sizes=sizes), kind, same, Reference(Bicubic(), clips, "bi"))
     assert kept.within
     assert all(abs(loss) < 1e-3 for loss in kept.losses.values())
     assert kept.twin is twin
     assert ("twin" in kept.table()) is twin
     if twin:  # made of the order's network again, so it is the order that loses
         frozen = Bicubic(0.05)
-        kept = quality(Order(frozen, METADATA, sizes=sizes), kind, darker, clips, "bi")
+        kept = measure_loss(Order(frozen, METADATA, sizes=sizes), kind, darker, Reference(frozen, clips, "bi"))
         assert kept.after.psnr < 26, "the twin is not of the order's weights"
         return
-    lost = quality(Order(Bicubic(), METADATA, sizes=sizes), kind, darker, clips, "bi")
+    lost = measure_loss(Order(Bicubic(), METADATA, sizes=sizes), kind, darker, Reference(Bicubic(), clips, "bi"))
     assert not lost.within
     assert set(lost.losses) == {"flower", "road"}
     assert all(loss > 0.1 for loss in lost.losses.values())
@@ -62,11 +62,9 @@ def test_a_loss_is_seen_clip_by_clip(clips, tmp_path, sizes, twin):
     assert json.loads(json.dumps(lost.document()))["within_0.1_db"] is False
 
 
-def test_no_clip_no_quality(tmp_path):
-    kind = format_named("onnx")
-    export(Order(Bicubic(), METADATA), kind, tmp_path / "same.onnx")
+def test_no_clip_no_quality():
     with pytest.raises(DataError, match="no clip"):
-        quality(Order(Bicubic(), METADATA), kind, open_exported(tmp_path / "same.onnx"), [], "bi")
+        Reference(Bicubic(), [], "bi")
 
 
 def test_footage_is_degraded_and_mirrored_to_the_size(clips):

@@ -107,10 +107,10 @@ def test_each_source_is_opened_once_for_each_need(weights, files, footage, monke
     read: list[str] = []
     load, of_weights = OnnxProgram.__init__, checkpoint.read
 
-    def counted(self, path, threads=None):
+    def counted(self, path, threads=None, **others):
         if path == files["int8"]:
             loaded.append((path, threads))
-        load(self, path, threads)
+        load(self, path, threads, **others)
 
     monkeypatch.setattr(OnnxProgram, "__init__", counted)
     monkeypatch.setattr(checkpoint, "read", lambda path: read.append(str(path)) or of_weights(path))

@@ -17,12 +17,12 @@ import export
 from distill.errors import ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import registry
-from export.exported import ExportedNetwork
-from export.formats import FORMATS
+from export import formats
 from export.formats import export as write
+from export.formats import format_named, open_exported
 from export.graphs.graph import streaming_graph, traced, windowed_graph
 from export.graphs.workload import workload
-from export.interfaces import Order
+from export.interfaces import Format, Order
 from export.latency.files import FileEntry, _Feed
 from export.latency.measuring import DEFAULT_SIZE, profile
 from export.latency.networks import NetworkEntry
@@ -40,6 +40,8 @@ from export.latency.row import (
 )
 from export.latency.table import table
 from export.latency.timing import TimingProtocol
+from export.to_coreml.format import CoremlFormat
+from export.to_onnx.format import OnnxFormat
 
 QUICK = TimingProtocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
 KEYWORDS = {"window": 3, "widths": [4, 4], "kernels": [3, 3, 3]}
@@ -78,7 +80,9 @@ def files(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
     paths = {}
     for name, streaming in (("windowed", False), ("streaming", True)):
-        paths[name] = write(Order(network, facts, streaming=streaming), FORMATS[0], folder / f"{name}.onnx").path
+        paths[name] = write(
+            Order(network, facts, streaming=streaming), format_named("onnx"), folder / f"{name}.onnx"
+        ).path
     model = onnx.load(paths["windowed"])
     told = next(each for each in model.metadata_props if each.key == "size_multiple")
     told.key, told.value = "sizes", "x".join(map(str, SIZE))
@@ -165,7 +169,7 @@ def test_work_is_counted_of_what_runs(network, measured):
 
 
 def test_streaming_feeds_its_memories_back(files):
-    exported = ExportedNetwork(FORMATS[0].open(files["streaming"]), files["streaming"])
+    exported = open_exported(files["streaming"])
     feed = _Feed(exported, SIZE)
     assert not feed.inputs["sums"].any()
     frame = torch.from_numpy(feed.inputs["frame"][0])
@@ -191,24 +195,42 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
     assert [row.threads for row in timed] == [1, 2]
 
 
-def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch):
+class Apple(OnnxFormat):
+    not_run_here = CoremlFormat.not_run_here
+
+
+class Other(OnnxFormat):
+    name, opener = "other", "export.to_onnx.program:OnnxProgram"
+    cold_process = Format.cold_process
+
+
+class Absent(Other):
+    runtime, extra = "no_such_runtime", "other"
+
+
+@pytest.fixture
+def take_for(monkeypatch):
+    """Makes files those of another format."""
+    return lambda name: monkeypatch.setattr(formats, "FORMATS", (f"{__name__}:{name}",))
+
+
+def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch, take_for):
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="coreml"))
+    take_for("Apple")
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert (row.status, row.subject.precision, row.latency) == (CONVERTED, "fp32", None)
     assert row.work.macs > 0
     assert "Mac" in row.absence.reason
 
 
-def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, monkeypatch):
-    other = dataclasses.replace(FORMATS[0], name="other", runtime="no_such_runtime", extra="other")
-    monkeypatch.setattr(export.latency.files, "format_of", lambda path: other)
+def test_a_runtime_that_is_not_installed_is_a_row_without_times(files, take_for):
+    take_for("Absent")
     (row,) = profile([FileEntry(files["windowed"])], sizes=[SIZE], threads=(1, 2), protocol=QUICK).rows
     assert row.absence == Absence(NOT_RUN, 'other needs an extra: pip install "distill-vsr[other]".')
 
 
-def test_the_cold_start_of_other_formats_goes_through_their_opener(files, monkeypatch):
-    monkeypatch.setattr(export.latency.files, "format_of", lambda path: dataclasses.replace(FORMATS[0], name="other"))
+def test_the_cold_start_of_other_formats_goes_through_their_opener(files, take_for):
+    take_for("Other")
     (row,) = profile([FileEntry(files["streaming"])], sizes=[SIZE], threads=(1,), protocol=QUICK).rows
     assert row.cold_start.load_ms > 0
     assert row.cold_start.first_ms > 0

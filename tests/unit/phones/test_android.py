@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import platform
 import shutil
 import signal
 import socket
@@ -11,14 +13,19 @@ from pathlib import Path
 import onnx
 import pytest
 
+from distill.cli import main
 from distill.errors import CheckFailed, ConfigError, InputError
-from export.latency.row import ColdStart, Latency, Subject
+from distill.networks import registry
+from export.formats import export, format_named
+from export.interfaces import Order
+from export.latency.row import CONVERTED, ColdStart, Latency, Subject
 from export.latency.timing import TimingProtocol
 from export.phones import android
 from export.phones.adb import Adb, attached, find_adb, phone_behind
 from export.phones.android import profile_android
 from export.phones.benchmarks import Model, benchmark_for, perf_test_summary
 from tests.stand_ins.android import ARM64_PROGRAM, Daemon, Phone, install_client, recorded
+from tests.stand_ins.checks import METADATA
 
 READY = "SERIAL42               device usb:1-1 product:maker model:Model_7 device:seven transport_id:1"
 QUICK = TimingProtocol(warmup=3, minimum_runs=20, minimum_seconds=2.0, budget_seconds=60.0)
@@ -146,6 +153,22 @@ def test_tflite(adb, phone, tmp_path):
     assert latency == Latency(12.4, None, None, 80.0, 10, 240, pytest.approx(3.0))
     assert row.status == "ok"
     assert phone.left() == []
+
+
+def test_an_ort_file_is_timed_on_the_phone_alone(adb, phone, program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    network = registry.find("vsrnet").build(window=3, widths=[4, 4], kernels=[3, 3, 3])
+    onnx = tmp_path / "tiny.onnx"
+    export(Order(network, METADATA, sizes=((8, 12),)), format_named("onnx"), onnx)
+    format_named("onnx").write_companions(onnx, {"ort": True})
+    ort = onnx.with_suffix(".ort")
+    assert main(["profile", str(ort), "--android", "--benchmark", str(program), "--threads", "2", "--json"]) == 0
+    here, there = json.loads(capsys.readouterr().out)["rows"]
+    assert (here["where"], here["status"], here["precision"], here["p50_ms"]) == ("host", CONVERTED, "fp32", None)
+    assert "measure it on a phone" in here["reason"]
+    assert (there["entry"], there["where"], there["format"], there["mode"]) == ("tiny.ort", "phone", "onnx", "windowed")
+    assert there["p50_ms"] > 0
+    assert {"tiny.ort"} == {word for call in phone.calls() for word in call if word.startswith("tiny")}
 
 
 def test_what_published_outputs_say(tmp_path):

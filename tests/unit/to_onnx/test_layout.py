@@ -10,7 +10,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from export.formats import FORMATS, export, open_exported
+from export.formats import export, format_named, open_exported
 from export.interfaces import Order
 from export.to_onnx.layout import layer_of, to_phone_operators, without_transposed
 from students.fastdvdnet_mobile import FastDVDnetMobile
@@ -244,7 +244,7 @@ def test_an_exported_network_has_none_of_it_left(tmp_path, precision, least):
     torch.manual_seed(0)
     network = trained_like(FastDVDnetMobile((16, 16, 16)))
     path = tmp_path / "student.onnx"
-    export(Order(network, METADATA, precision, streaming=True, sizes=((14, 18),)), FORMATS[0], path)
+    export(Order(network, METADATA, precision, streaming=True, sizes=((14, 18),)), format_named("onnx"), path)
     model = onnx.load(path)
     assert set(modes(model)) == {"DCR"}
     assert not {"Pad", "ConvTranspose"} & {each.op_type for each in model.graph.node}

@@ -9,9 +9,9 @@ import torch
 from onnx import helper, numpy_helper
 
 from distill.errors import InputError
-from export.formats import FORMATS, export
+from export.formats import export, format_named
 from export.interfaces import Order
-from export.to_onnx.lint import lint
+from export.to_onnx.lint import find_problems
 from students.vespcn_mobile import VESPCNMobile
 
 FACTS = {"distill_vsr_version": "0", "scale": "4", "window": "1", "mode": "windowed"}
@@ -37,7 +37,7 @@ def node(kind, inputs, output="y", **attributes):
 
 
 def findings(path, severity="error"):
-    return {finding.operator: finding.count for finding in lint(path) if finding.severity == severity}
+    return {finding.operator: finding.count for finding in find_problems(path) if finding.severity == severity}
 
 
 def quantised(*nodes):
@@ -65,7 +65,7 @@ def test_what_phones_refuse_is_an_error(name, tmp_path):
     nodes, constants, options = FOUND[name]
     path = written(tmp_path / "bad.onnx", nodes, constants, **options)
     assert findings(path)[name] == 1
-    (advice,) = [finding.advice for finding in lint(path) if finding.operator == name]
+    (advice,) = [finding.advice for finding in find_problems(path) if finding.operator == name]
     assert advice.endswith(".")
 
 
@@ -103,7 +103,7 @@ def test_nodes_are_counted_and_errors_come_first(tmp_path):
         node("PRelu", "c s"),
     ]
     weights = {"w": np.ones((4, 4, 3, 3), np.float32), "s": np.ones((4, 1, 1), np.float32)}
-    found = lint(written(tmp_path / "deep.onnx", nodes, weights, opset=20))
+    found = find_problems(written(tmp_path / "deep.onnx", nodes, weights, opset=20))
     severities = [finding.severity for finding in found]
     assert severities == sorted(severities)
     counts = {finding.operator: finding.count for finding in found}
@@ -134,7 +134,7 @@ NOT_WHOLE = {"NNAPI", "Core ML (neural network)", "ConvTranspose", "free sizes"}
 def test_a_network_made_for_phones(student, precision, sizes, errors, tmp_path):
     path = tmp_path / "student.onnx"
     clips = [torch.rand(2, 3, 16, 24)]
-    export(Order(student, METADATA, precision, streaming=True, sizes=sizes, clips=clips), FORMATS[0], path)
+    export(Order(student, METADATA, precision, streaming=True, sizes=sizes, clips=clips), format_named("onnx"), path)
     assert findings(path).keys() == errors
     assert "Core ML (ML program)" in findings(path) | findings(path, "note")
 
@@ -143,4 +143,4 @@ def test_a_file_that_is_not_ours(tmp_path):
     (tmp_path / "text.onnx").write_text("this is not a model\n")
     for name in ("text.onnx", "absent.onnx"):
         with pytest.raises(InputError):
-            lint(tmp_path / name)
+            find_problems(tmp_path / name)
