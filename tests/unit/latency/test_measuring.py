@@ -22,7 +22,7 @@ from export.formats import export as write
 from export.formats import format_named, open_exported
 from export.graphs.graph import streaming_graph, traced, windowed_graph
 from export.graphs.workload import workload
-from export.interfaces import Format, Order
+from export.interfaces import Order
 from export.latency.files import FileEntry, _Feed
 from export.latency.measuring import DEFAULT_SIZE, profile
 from export.latency.networks import NetworkEntry
@@ -40,8 +40,6 @@ from export.latency.row import (
 )
 from export.latency.table import table
 from export.latency.timing import TimingProtocol
-from export.to_coreml.format import CoremlFormat
-from export.to_onnx.format import OnnxFormat
 
 QUICK = TimingProtocol(warmup=1, minimum_runs=3, minimum_seconds=0.0)
 KEYWORDS = {"window": 3, "widths": [4, 4], "kernels": [3, 3, 3]}
@@ -195,23 +193,10 @@ def test_a_size_that_a_file_does_not_take_is_a_row_without_times(files):
     assert [row.threads for row in timed] == [1, 2]
 
 
-class Apple(OnnxFormat):
-    not_run_here = CoremlFormat.not_run_here
-
-
-class Other(OnnxFormat):
-    name, opener = "other", "export.to_onnx.program:OnnxProgram"
-    cold_process = Format.cold_process
-
-
-class Absent(Other):
-    runtime, extra = "no_such_runtime", "other"
-
-
 @pytest.fixture
 def take_for(monkeypatch):
     """Makes files those of another format."""
-    return lambda name: monkeypatch.setattr(formats, "FORMATS", (f"{__name__}:{name}",))
+    return lambda name: monkeypatch.setattr(formats, "FORMATS", (f"tests.stand_ins.disguised_onnx:{name}",))
 
 
 def test_core_ml_is_not_timed_off_a_mac(files, monkeypatch, take_for):
