@@ -5,7 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from export.exported import ExportedNetwork
+from export.formats import export, format_named
+from export.interfaces import Order
 from export.to_coreml.package import Package, quiet_coremltools
+from tests.stand_ins.checks import METADATA
 
 with quiet_coremltools():
     import coremltools as ct
@@ -32,3 +36,12 @@ def saved(build, *specs, target=18, **options):
         )
     weights = Path(model.weights_dir) / "weight.bin"
     return Package(model.get_spec(), weights.read_bytes() if weights.is_file() else b"")
+
+
+COREML = format_named("coreml")
+ODD = (18, 27)  # no multiples of 4, so the networks pad inside
+
+
+def exported(network, target, sizes=(ODD,), **order):
+    export(Order(network, METADATA, sizes=sizes, **order), COREML, target)
+    return ExportedNetwork(COREML.open(target), target)
