@@ -16,10 +16,12 @@ def aligned(rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> list
     """
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if len(widths) - 1 in left:
+        widths[-1] = 0  # nothing stands behind it
     return [
         "  ".join(
             cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        )
         for row in table
     ]

@@ -7,7 +7,7 @@ def test_columns_are_as_wide_as_their_widest_cell():
     rows = [("name", "dB", "what"), ("a long name", "26.112", ""), ("b", "-1.5", "student before")]
     assert aligned(rows, left=(0, 2)) == [
         "name             dB  what",
-        "a long name  26.112",
+        "a long name  26.112  ",
         "b              -1.5  student before",
     ]
 
