@@ -201,22 +201,25 @@ def test_upscale_export_and_profile_the_student(document, run_folder, tmp_path):
 
 
 def test_streaming_and_int8_exports(document, command, run_folder, tmp_path):
-    out = tmp_path / "export"
-    both = ["--to", "onnx", "--streaming", "--precision", "fp32", "int8", "--size", "108x60", "--out", out]
+    out, pieces = tmp_path / "export", tmp_path / "pieces"
+    for clip in find_clips(sample_clips("held_out")):
+        (pieces / clip.name).mkdir(parents=True)
+        for index, frame in enumerate(clip.frames(0, 8)):
+            Image.fromarray(np.ascontiguousarray(frame[64:192, 64:256])).save(pieces / clip.name / f"{index}.png")
+    both = ["--to", "onnx", "--streaming", "--precision", "fp32", "int8", "--size", "48x32", "--data", pieces]
+    both += ["--out", out]
     plain, small = document("export", run_folder, *both)
-    names = ["student-108x60-streaming-int8.onnx", "student-108x60-streaming.onnx"]
+    names = ["student-48x32-streaming-int8.onnx", "student-48x32-streaming.onnx"]
     assert sorted(path.name for path in out.iterdir()) == names
-    assert plain["metadata"]["sizes"] == "60x108"
+    assert plain["metadata"]["sizes"] == "32x48"
     assert plain["parity"]["frames"] == 21, "two clips of seven frames from the first to the last, one mirrored too"
     assert small["bytes"] < 0.5 * plain["bytes"]
     assert set(small["quality"]["lost_psnr_db"]) == {"flower", "road"}
     judged = small["quality"]["after"]
-    evaluated = document("eval", out / "student-108x60-streaming-int8.onnx", "--data", sample_clips("held_out"))
+    evaluated = document("eval", out / "student-48x32-streaming-int8.onnx", "--data", pieces)
     assert evaluated["clips"] == judged["clips"]
     code, _, error = command("export", run_folder, *both, "--floor", "200")
     assert code == 1
     assert "under the floor of 200 dB" in error
-    code, _, error = command(
-        "eval", out / "student-108x60-streaming.onnx", "--data", sample_clips("held_out"), "--degradation", "bd"
-    )
+    code, _, error = command("eval", out / "student-48x32-streaming.onnx", "--data", pieces, "--degradation", "bd")
     assert (code, "trained on degradation bi" in error) == (2, True)
