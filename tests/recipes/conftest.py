@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from distill.cli import main
 from distill.data import find_clips, sample_clips
 from distill.networks import costs
+from distill.training.interruption import Interruption
 
 TINY = [
     *("--set", "student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}"),
@@ -15,6 +17,18 @@ TINY = [
     *("--set", "distillation.warm_up=1", "--set", "distillation.memory_crop=16"),
     *("--set", "training.steps=4", "--set", "training.log_every=1"),
 ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_end_the_test_run():
+    """A training in this process would take a signal that is meant for the test run: save, stop, and fail its test.
+
+    Whoever stops the run is then told of a test that fails in no other run, and the run goes on. How trainings take
+    signals is tested in processes of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Interruption, "catching_signals", lambda interruption: nullcontext())
+        yield
 
 
 @pytest.fixture
