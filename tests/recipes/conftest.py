@@ -82,11 +82,11 @@ def quick(footage):
 
 @pytest.fixture(scope="session")
 def counted_once():
-    """Counting every network takes most of a minute, so each of the package's own is counted once in a session."""
+    """Counting every network takes most of a minute, so each is counted once in a session."""
     count, known = costs._row, {}
 
     def row(entry):
-        if entry.elsewhere:  # another one in each test
+        if entry.elsewhere:  # may be another one in each test
             return count(entry)
         if entry.name not in known:
             known[entry.name] = count(entry)
