@@ -76,8 +76,9 @@ def footage(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def quick(footage):
-    """As `TINY`, on such footage."""
-    return [*TINY, "--set", f"data.path={footage}", "--set", f"data.validation={footage}"]
+    """As `TINY`, on such footage, with batches as small as they get."""
+    small = ["--set", "data.frames=3", "--set", "training.batch=1"]
+    return [*TINY, *small, "--set", f"data.path={footage}", "--set", f"data.validation={footage}"]
 
 
 @pytest.fixture(scope="session")

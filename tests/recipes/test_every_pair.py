@@ -39,7 +39,8 @@ STUDENTS = {
 ONE_STEP = [
     *("--set", "data.frames=3", "--set", "data.crop=64"),
     *("--set", "distillation.warm_up=0", "--set", "distillation.memory_crop=8"),
-    *("--set", "training.steps=1", "--set", "training.log_every=1", "--set", "training.precision=fp32"),
+    *("--set", "training.steps=1", "--set", "training.batch=1", "--set", "training.log_every=1"),
+    *("--set", "training.precision=fp32"),
 ]
 
 
