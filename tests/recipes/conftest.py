@@ -19,12 +19,12 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def signals_end_the_test_run():
     """A training in this process would take a signal that is meant for the test run: save, stop, and fail its test.
 
     Whoever stops the run is then told of a test that fails in no other run, and the run goes on. How trainings take
-    signals is tested in processes of their own.
+    signals is tested in processes of their own, and in tests/unit/training, which this must not reach.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Interruption, "catching_signals", lambda interruption: nullcontext())
