@@ -3,7 +3,7 @@
 Formats of output as of 2026, read off the programs' sources and off outputs that were published:
 onnxruntime_perf_test, microsoft/onnxruntime, onnxruntime/test/perftest (README.md, performance_runner.cc,
 command_args_parser.cc); benchmark_model, tensorflow/tensorflow, tensorflow/lite/tools/benchmark (README.md,
-benchmark_model.cc) and tensorflow/core/util/stats_calculator.h. Outputs: tests/unit/recorded_android.
+benchmark_model.cc) and tensorflow/core/util/stats_calculator.h. Outputs: tests/unit/phones/recorded_android.
 """
 
 from __future__ import annotations

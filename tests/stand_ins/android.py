@@ -1,7 +1,7 @@
 """A stand-in for a phone that is not here: its files are a folder, its shell is this host's, its programs replay.
 
 Behind either a stand-in for the adb client (`install_client`), or the real adb client, which talks to it over adb's own
-protocol (`Daemon`). What is played back is in the folder recorded_android; each file says where it is from.
+protocol (`Daemon`). What is played back is in unit/phones/recorded_android; each file says where it is from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import sys
 import threading
 from pathlib import Path
 
-RECORDED = Path(__file__).parent / "recorded_android"
+from tests.places import ROOT
+
+RECORDED = ROOT / "tests" / "unit" / "phones" / "recorded_android"
 WRITABLE = "/data/local/tmp"
 ARM64_PROGRAM = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 183) + bytes(44)
 
@@ -105,7 +107,7 @@ def install_client(folder: Path, phone: Phone, devices: str) -> Path:
     folder.mkdir()
     (folder / "devices").write_text(f"List of devices attached\n{devices}\n")
     client = folder / "adb"
-    source = [f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})"]
+    source = [f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(ROOT)!r})"]
     source.append(f"from tests.stand_ins.android import client; client({str(folder)!r}, {str(phone.state.parent)!r})")
     client.write_text("\n".join(source))
     client.chmod(0o755)
