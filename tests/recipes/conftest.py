@@ -9,7 +9,9 @@ from PIL import Image
 from distill.cli import main
 from distill.data import find_clips, sample_clips
 from distill.networks import costs
+from distill.networks.checkpoint import Described, save
 from distill.training.interruption import Interruption
+from teachers.edvr import EDVR
 
 TINY = [
     *("--set", "student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}"),
@@ -17,6 +19,16 @@ TINY = [
     *("--set", "distillation.warm_up=1", "--set", "distillation.memory_crop=16"),
     *("--set", "training.steps=4", "--set", "training.log_every=1"),
 ]
+TINY_TEACHER = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}
+
+
+def frames(folder, count, height, width):
+    """The first frames of two training samples as folders of pictures, and of each its upper left corner."""
+    for clip in find_clips(sample_clips("train"))[:2]:
+        (folder / clip.name).mkdir(parents=True)
+        for index, frame in enumerate(clip.frames(0, count)):
+            Image.fromarray(frame[:height, :width]).save(folder / clip.name / f"{index}.png")
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,6 +91,15 @@ def quick(footage):
     """As `TINY`, on such footage, with batches as small as they get."""
     small = ["--set", "data.frames=3", "--set", "training.batch=1"]
     return [*TINY, *small, "--set", f"data.path={footage}", "--set", f"data.validation={footage}"]
+
+
+@pytest.fixture(scope="session")
+def lesson(tmp_path_factory):
+    """Arguments of a run of a moment: a small teacher, and small clips to train on and to judge on."""
+    folder = tmp_path_factory.mktemp("lesson")
+    save(folder / "teacher.safetensors", EDVR(**TINY_TEACHER), Described("edvr", TINY_TEACHER, "bi"))
+    clips = frames(folder / "clips", 6, 64, 80)
+    return ["--teacher", folder / "teacher.safetensors", "--data", clips, "--set", f"data.validation={clips}"]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,6 @@ from distill.training.adaptation import adaptation_recipe, held_out, prepare_ada
 from distill.training.config import Config, DataConfig
 from distill.training.run_folder import RunFolder
 from students.fastdvdnet import FastDVDnet
-from teachers.edvr import EDVR
-from tests.recipes.test_unlabelled import TINY_TEACHER, frames
 
 KEYWORDS = {"channels": 8, "blocks": 1, "widths": [8, 8, 8], "frame_channels": 4}
 SMALL = [
@@ -62,24 +60,14 @@ def clip(tmp_path_factory):
     return footage(tmp_path_factory.mktemp("footage") / "my_clip.mkv", 12)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """Settings of a run of a moment: a small teacher, and small clips to train on and to judge on."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("quick")
-    save(folder / "teacher.safetensors", EDVR(**TINY_TEACHER), Described("edvr", TINY_TEACHER, "bi"))
-    clips = frames(folder / "clips", 6, 64, 80)
-    return ["--teacher", folder / "teacher.safetensors", "--data", clips, *SMALL, "--set", f"data.validation={clips}"]
-
-
 def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_adapt_reports_before_and_after_and_goes_on(command, document, quick, student, clip, tmp_path):
+def test_adapt_reports_before_and_after_and_goes_on(command, document, lesson, student, clip, tmp_path):
     out = tmp_path / "run"
-    found = document("adapt", student, clip, "--steps", 2, "--out", out, *quick)
-    assert (found["teacher"], found["student"]) == (str(quick[1]), str(out / "student.safetensors"))
+    found = document("adapt", student, clip, "--steps", 2, "--out", out, *lesson, *SMALL)
+    assert (found["teacher"], found["student"]) == (str(lesson[1]), str(out / "student.safetensors"))
     near = found["agreement"]
     assert list(near) == ["bicubic", "student before", "student after"]
     for evaluation in near.values():
@@ -105,12 +93,12 @@ def test_adapt_reports_before_and_after_and_goes_on(command, document, quick, st
     assert text.count("student after") == 2
 
 
-def test_what_the_teacher_shows_is_learnt_where_nothing_was_trained_on(document, quick, student, clip, tmp_path):
+def test_what_the_teacher_shows_is_learnt_where_nothing_was_trained_on(document, lesson, student, clip, tmp_path):
     spoilt = read(student)
     with torch.no_grad():
         spoilt.network.tail.conv_last.bias.add_(0.1)  # everything too bright
     save(tmp_path / "bright.safetensors", spoilt.network, spoilt.described)
-    settings = [*quick, "--set", "optimiser.learning_rate=3e-3", "--set", "optimiser.warm_up=0"]
+    settings = [*lesson, *SMALL, "--set", "optimiser.learning_rate=3e-3", "--set", "optimiser.warm_up=0"]
     found = document(
         "adapt", tmp_path / "bright.safetensors", clip, "--steps", 15, "--out", tmp_path / "run", *settings
     )

@@ -13,7 +13,7 @@ from distill.errors import CheckFailed
 from distill.networks import checkpoint, registry
 from distill.networks.checkpoint import Described
 from export import formats
-from tests.stand_ins.checks import randomise
+from tests.stand_ins.networks import randomise
 
 KEYWORDS = {"widths": [16, 16, 16], "channels": [16]}
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from PIL import Image
 
-from distill.data import find_clips, sample_clips
-from distill.networks.checkpoint import Described, save
-from teachers.edvr import EDVR
+from tests.recipes.conftest import frames
 
-TINY_TEACHER = {"window": 3, "channels": 8, "offset_groups": 2, "extract_blocks": 1, "reconstruct_blocks": 1}
-
-
-def frames(folder, count, height, width):
-    for clip in find_clips(sample_clips("train"))[:2]:
-        (folder / clip.name).mkdir(parents=True)
-        for index, frame in enumerate(clip.frames(0, count)):
-            Image.fromarray(frame[:height, :width]).save(folder / clip.name / f"{index}.png")
-    return folder
+SMALL = [
+    *("--set", "student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}"),
+    *("--set", "data.crop=64", "--set", "data.validation_frames=2", "--set", "data.frames=3"),
+    *("--set", "distillation.warm_up=1", "--set", "training.steps=3", "--set", "training.log_every=1"),
+    *("--set", "training.precision=fp32"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +22,16 @@ def footage(tmp_path_factory):
     return frames(tmp_path_factory.mktemp("footage"), 5, 24, 40)
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """Settings of a run of a moment: a small teacher, and small clips to train on and to judge on."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("quick")
-    save(folder / "teacher.safetensors", EDVR(**TINY_TEACHER), Described("edvr", TINY_TEACHER, "bi"))
-    clips = frames(folder / "clips", 6, 64, 80)
-    settings = ["student_options={channels: 8, blocks: 1, widths: [8, 8, 8], frame_channels: 4}", "data.crop=64"]
-    settings += [f"data.validation={clips}", "data.validation_frames=2", "data.frames=3", "distillation.warm_up=1"]
-    settings += ["training.steps=3", "training.log_every=1", "training.precision=fp32"]
-    given = [part for setting in settings for part in ("--set", setting)]
-    return ["--teacher", folder / "teacher.safetensors", "--data", clips, *given]
-
-
 def losses(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
 
 
-def test_unlabelled_footage_adds_lambda_times_its_loss_and_resume_goes_on(document, quick, footage, tmp_path):
+def test_unlabelled_footage_adds_lambda_times_its_loss_and_resume_goes_on(document, lesson, footage, tmp_path):
     out = tmp_path / "run"
     weighted = ["--set", "distillation.unlabelled=0.25", "--set", "distillation.weights.output=2"]
     method = ["--method", "output", "--unlabelled", footage]
-    document("train", "--out", out, *quick, *method, *weighted)
+    document("train", "--out", out, *lesson, *SMALL, *method, *weighted)
     first, *later = losses(out)
     assert set(first) == {"step", "learning_rate", "loss", "reconstruction"}, "the first step is warm-up"
     for line in later:
@@ -67,8 +46,8 @@ def test_unlabelled_footage_adds_lambda_times_its_loss_and_resume_goes_on(docume
     assert resumed[3]["unlabelled output"] > 0
 
 
-def test_a_resumed_run_sees_the_unlabelled_crops_of_an_unbroken_one(document, quick, footage, tmp_path):
-    same = [*quick, "--method", "output", "--unlabelled", footage, "--set", "optimiser.schedule=halving"]
+def test_a_resumed_run_sees_the_unlabelled_crops_of_an_unbroken_one(document, lesson, footage, tmp_path):
+    same = [*lesson, *SMALL, "--method", "output", "--unlabelled", footage, "--set", "optimiser.schedule=halving"]
     document("train", "--out", tmp_path / "whole", *same)
     document("train", "--out", tmp_path / "broken", *same, "--set", "training.steps=2")
     document("train", "--resume", "auto", "--out", tmp_path / "broken", "--set", "training.steps=3")
@@ -76,9 +55,10 @@ def test_a_resumed_run_sees_the_unlabelled_crops_of_an_unbroken_one(document, qu
     assert last == pytest.approx(unbroken, rel=1e-6)
 
 
-def test_with_a_cache_the_second_run_makes_nothing_anew(document, quick, footage, tmp_path):
+def test_with_a_cache_the_second_run_makes_nothing_anew(document, lesson, footage, tmp_path):
     cached = [
-        *quick,
+        *lesson,
+        *SMALL,
         "--method",
         "output",
         "--unlabelled",

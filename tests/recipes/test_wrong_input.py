@@ -7,10 +7,9 @@ import sys
 
 import pytest
 import torch
-from PIL import Image
 
-from distill.data import find_clips, sample_clips
-from tests.recipes.conftest import TINY
+from distill.data import sample_clips
+from tests.recipes.conftest import TINY, frames
 
 
 @pytest.fixture
@@ -28,13 +27,6 @@ def refused(command):
         return sentence
 
     return run
-
-
-def frames(folder, count, box):
-    folder.mkdir(parents=True)
-    clip = find_clips(sample_clips("train"))[0]
-    for index, frame in enumerate(clip.frames(0, count)):
-        Image.fromarray(frame[: box[0], : box[1]]).save(folder / f"{index}.png")
 
 
 def test_unknown_teacher_with_a_suggestion(refused):
@@ -69,14 +61,14 @@ def test_a_text_file_named_mp4(refused, tmp_path):
 
 
 def test_a_clip_with_fewer_frames_than_needed(refused, tmp_path):
-    frames(tmp_path / "clips" / "short", 3, (96, 96))
+    frames(tmp_path / "clips", 3, 96, 96)
     sentence = refused("train", "--data", tmp_path / "clips")
     assert "fewer frames than needed" in sentence
     assert "data.frames" in sentence
 
 
 def test_frames_smaller_than_the_crop(refused, tmp_path):
-    frames(tmp_path / "clips" / "small", 7, (64, 64))
+    frames(tmp_path / "clips", 7, 64, 64)
     sentence = refused("train", "--data", tmp_path / "clips")
     assert "smaller than the crop" in sentence
     assert "data.crop" in sentence

@@ -1,4 +1,4 @@
-"""What networks are held to: references, costs, sliding, gradients, export; and seeded weights to try it with."""
+"""What is asked of networks: references, costs, sliding, gradients, export."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from export.exported import ExportedNetwork
 from export.formats import export, format_named
 from export.interfaces import Order
 from tests.places import FROZEN, GOLDEN
+from tests.stand_ins.networks import METADATA, moving_clip
 
 
 def assert_within_float32(ours, theirs):
@@ -26,27 +27,6 @@ def assert_within_float32(ours, theirs):
     assert ours.shape == theirs.shape
     limit = 1e-5 * max(1.0, theirs.abs().max().item())
     assert (ours - theirs).abs().max().item() <= limit
-
-
-def randomise(network, gain=1.2):
-    """Seeded weights, by name so that the order of construction does not matter; nothing is silent."""
-    for name, parameter in sorted(network.named_parameters()):
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        spread = gain / max(parameter[0].numel() ** 0.5, 1) if parameter.ndim > 1 else 0.1
-        parameter.data = torch.randn(parameter.shape, generator=generator) * spread
-    return network.eval()
-
-
-def randomise_with_statistics(network):
-    """The same for networks with batch normalisation, whose scales and statistics then are as after a training."""
-    for name, tensor in sorted(network.state_dict().items()):
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-        elif tensor.is_floating_point():
-            spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
-    return network.eval()
 
 
 def assert_slides(network, size, length):
@@ -112,22 +92,6 @@ def assert_gradients(network):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-
-
-METADATA = {
-    "network": "fastdvdnet",
-    "keywords": json.dumps({"channels": 16, "blocks": 2}),
-    "degradation": "BD",
-    "provenance": json.dumps({"recipe": "none", "note": "Größe 中"}),
-}
-
-
-def moving_clip(frames, height, width):
-    """A textured picture that drifts by half a pixel a frame."""
-    row, column = torch.arange(height)[:, None], torch.arange(width)
-    shift = torch.arange(frames)[:, None, None, None] / 2
-    colour = torch.arange(3)[None, :, None, None]
-    return 0.5 + 0.25 * torch.sin((column + shift) * 0.9 + colour) + 0.25 * torch.sin(row * 0.7 - shift)
 
 
 def exported(network, target, name="onnx", **order):

@@ -34,6 +34,31 @@ class MemoryClip(Clip):
             yield picture
 
 
+class ArrayClip(Clip):
+    """Frames that are in memory, and a count of how often each was read."""
+
+    def __init__(self, frames: np.ndarray, name: str = "array", announced: int | None = None) -> None:
+        self.name, self._frames, self.reads = name, frames, 0
+        self._announced = len(frames) if announced is None else announced
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._frames.shape[1], self._frames.shape[2]
+
+    @property
+    def frame_rate(self) -> Fraction | None:
+        return None
+
+    @property
+    def length(self) -> int:
+        return self._announced
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        for frame in self._frames[start:stop]:
+            self.reads += 1
+            yield frame
+
+
 def noise_clip(name: str, length: int, height: int = 48, width: int = 64) -> MemoryClip:
     rng = np.random.default_rng(sum(name.encode()))
     frames = []

@@ -9,7 +9,7 @@ from export.exported import ExportedNetwork
 from export.formats import export, format_named
 from export.interfaces import Order
 from export.to_coreml.package import Package, quiet_coremltools
-from tests.stand_ins.checks import METADATA
+from tests.stand_ins.networks import METADATA
 
 with quiet_coremltools():
     import coremltools as ct

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from distill.data import VideoClip, sample_clips
 from distill.errors import DataError
-from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
+from distill.interfaces import Upsampled, WindowNetwork
 from distill.upscale import upscale
+from tests.stand_ins.networks import Doubling
 from tests.stand_ins.videos import (
     TAGS,
     decoded,
@@ -328,20 +329,6 @@ def test_wrong_paths_are_said_in_one_sentence(tmp_path: Path, source: str, targe
     with pytest.raises(DataError, match=message):
         upscale(Nearest(), tmp_path / source, tmp_path / target)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-class Doubling(ClipNetwork):
-    """Twice the frame rate: means of neighbours, every pixel a 4x4 block; a few frames at a time."""
-
-    time_scale, hr_channels, lr_channels = 2, 3, 3
-    chunk, overlap = 4, 1
-
-    def forward(self, clip: Tensor) -> Upsampled:
-        given, between = (
-            Upsampled(frames.repeat_interleave(4, -1).repeat_interleave(4, -2), None, frames)
-            for frames in (clip, (clip[:, 1:] + clip[:, :-1]) / 2)
-        )
-        return given.interleaved(between)
 
 
 def test_a_doubled_frame_rate_keeps_sound_and_duration(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from students.vespcn_mobile import VESPCNMobile
-from tests.stand_ins.checks import randomise_with_statistics
 from tests.stand_ins.mlpackages import exported
+from tests.stand_ins.networks import randomise_with_statistics
 
 
 @pytest.fixture(scope="module")

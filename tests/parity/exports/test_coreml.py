@@ -20,8 +20,8 @@ from export.to_coreml.package import Package, blob, quiet_coremltools, read_pack
 from export.to_coreml.program import EvaluatedProgram
 from students.vdsr import VDSR
 from students.vespcn import VESPCN
-from tests.stand_ins.checks import METADATA, moving_clip, randomise, randomise_with_statistics
 from tests.stand_ins.mlpackages import COREML, ODD, exported
+from tests.stand_ins.networks import METADATA, moving_clip, randomise, randomise_with_statistics
 
 IOS_18 = {"ios": 18}
 MIL_FLOAT32 = 11  # of MIL.proto's data types

@@ -7,35 +7,18 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.files import bytes_of, files_of, replacing_whole, sha256_of
-from distill.interfaces import Upsampled, WindowNetwork, windows
+from distill.interfaces import Upsampled, windows
 from export.delivery.parity import check_parity
 from export.formats import export, format_named, format_of, open_exported
 from export.interfaces import Order
 from export.to_onnx.program import read_model
 from students.fastdvdnet import FastDVDnet
-from teachers.deformable import DeformablePack
 from teachers.edvr import EDVR
-from tests.stand_ins.checks import METADATA, exported, moving_clip
-
-
-def randomised(network: WindowNetwork) -> WindowNetwork:
-    """Weights and statistics as after a training: nothing is zero, one or small by initialisation."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.3, 3, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, std=0.2, generator=generator)
-        if isinstance(module, DeformablePack):
-            nn.init.normal_(module.conv_offset.weight, std=0.05, generator=generator)
-            nn.init.normal_(module.conv_offset.bias, std=2, generator=generator)
-    nn.init.normal_(network.tail.conv_last.weight, std=0.05, generator=generator)
-    return network
+from tests.stand_ins.checks import exported
+from tests.stand_ins.networks import METADATA, Tiny, moving_clip, randomised
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +204,6 @@ def test_metadata_comes_back(windowed, streaming):
     assert metadata["torch_version"] == torch.__version__
     assert metadata["distill_vsr_version"]
     assert json.loads(streaming.program.metadata["memories"]) == [["frames", 3, 3, 1, 1], ["estimates", 3, 4, 1, 4]]
-
-
-class Tiny(WindowNetwork):
-    """Three frames, one convolution."""
-
-    window, lr_channels, hr_channels = 3, 3, 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(9, 48, 3, padding=1)
-
-    def reconstruct(self, window: Tensor) -> Upsampled:
-        frame = functional.pixel_shuffle(self.conv(window.flatten(1, 2)), 4)
-        return Upsampled(frame, frame, window[:, 1])
 
 
 @pytest.mark.parametrize("mode", ["windowed", "streaming"])

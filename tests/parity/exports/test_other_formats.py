@@ -7,10 +7,8 @@ import pkgutil
 
 import pytest
 import torch
-from torch import nn
 
 from distill.errors import CheckFailed, ConfigError, InputError
-from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import registry
 from export.delivery.parity import check_parity
 from export.formats import format_named, open_exported
@@ -25,7 +23,8 @@ from students.vdsr import VDSR
 from students.vespcn import VESPCN
 from students.vespcn_mobile import VESPCNMobile
 from students.vsrnet import VSRNet
-from tests.stand_ins.checks import METADATA, exported, moving_clip, randomise
+from tests.stand_ins.checks import exported
+from tests.stand_ins.networks import METADATA, Tiny, moving_clip, randomise
 
 SIZE = (24, 40)
 EXTRAS = {
@@ -182,20 +181,6 @@ def test_eight_bits_need_footage(tmp_path):
     order = Order(thin_mobile(), METADATA, "int8", sizes=(SIZE,))
     with pytest.raises(ConfigError, match="int8 needs real frames"):
         write(order, tmp_path / "student.tflite")
-
-
-class Tiny(WindowNetwork):
-    """Three frames, one convolution."""
-
-    window, lr_channels, hr_channels = 3, 3, None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(9, 48, 3, padding=1)
-
-    def reconstruct(self, window):
-        frame = nn.functional.pixel_shuffle(self.conv(window.flatten(1, 2)), 4)
-        return Upsampled(frame, None, window[:, 1])
 
 
 class Torn(Tiny):

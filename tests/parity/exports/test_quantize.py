@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -23,21 +22,10 @@ from export.to_onnx.quantize import measured
 from export.to_onnx.sensitivity import layer_costs
 from export.to_onnx.session import open_session
 from students.vespcn_mobile import VESPCNMobile
+from tests.stand_ins.networks import METADATA, trained_like
 
 ONNX = format_named("onnx")
-METADATA = {"network": "vespcn-mobile", "keywords": "{}", "degradation": "bi", "provenance": json.dumps({})}
 WIDTHS = (16, (16, 16, 16), (16, 16))
-
-
-def trained_like(network):
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.3, 3, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.05, generator=generator)
-    return network.eval()
 
 
 @pytest.fixture(scope="module")

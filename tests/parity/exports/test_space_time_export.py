@@ -20,7 +20,7 @@ from export.interfaces import Order
 from export.latency.networks import NetworkEntry
 from export.latency.row import Row, Subject
 from export.latency.table import table
-from tests.stand_ins.checks import METADATA, moving_clip, randomise_with_statistics
+from tests.stand_ins.networks import METADATA, moving_clip, randomise_with_statistics
 
 THIN = {
     "vespcn-mobile": {"widths": (16, 16, 16), "channels": (16,)},

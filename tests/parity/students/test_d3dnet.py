@@ -12,6 +12,7 @@ from distill.errors import CheckpointError
 from distill.networks.checkpoint import read
 from students.d3dnet import D3DNet
 from tests.stand_ins import checks
+from tests.stand_ins.networks import randomise
 
 SMALL = {"window": 3, "channels": 4, "align_blocks": 1, "reconstruct_blocks": 1}
 
@@ -58,7 +59,7 @@ def test_costs_are_the_tables():
     ],
 )
 def test_sizes_come_from_the_tensors(tmp_path, keywords):
-    network = checks.randomise(D3DNet(**keywords))
+    network = randomise(D3DNet(**keywords))
     torch.save({"state_dict": published(network)}, tmp_path / "a.pth")
     loaded = read(tmp_path / "a.pth")
     assert loaded.described.keywords == keywords
@@ -87,7 +88,7 @@ def test_incomplete_files_are_named(tmp_path, name, change, sentence):
 @pytest.mark.parametrize("keywords", [{}, {"colour": "rgb", "scale": 2}])
 @pytest.mark.parametrize(("size", "length"), [((8, 12), 3), ((5, 6), 1)])
 def test_clip_windows_and_stream_agree(keywords, size, length):
-    checks.assert_slides(checks.randomise(D3DNet(**{**SMALL, **keywords}), 0.7), size, length)
+    checks.assert_slides(randomise(D3DNet(**{**SMALL, **keywords}), 0.7), size, length)
 
 
 def test_an_untrained_network_is_the_bilinear_middle_frame():
@@ -103,7 +104,7 @@ def test_mixed_precision():
 
 
 def test_every_weight_learns():
-    checks.assert_gradients(checks.randomise(D3DNet(**SMALL)))
+    checks.assert_gradients(randomise(D3DNet(**SMALL)))
 
 
 @pytest.mark.parametrize("keywords", [{"colour": "grey"}, {"window": 4}])
@@ -114,8 +115,8 @@ def test_wrong_keywords(keywords):
 
 @pytest.mark.slow
 def test_onnx(tmp_path):
-    checks.assert_exports(checks.randomise(D3DNet(**SMALL)), tmp_path / "d3dnet.onnx")
+    checks.assert_exports(randomise(D3DNet(**SMALL)), tmp_path / "d3dnet.onnx")
 
 
 def test_frozen_d3dnet():
-    checks.assert_frozen(checks.randomise(D3DNet(**SMALL)), "d3dnet")
+    checks.assert_frozen(randomise(D3DNet(**SMALL)), "d3dnet")

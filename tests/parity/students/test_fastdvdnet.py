@@ -10,7 +10,7 @@ from distill.layers import BicubicUpsample
 from distill.networks.costs import multiply_accumulates
 from students.fastdvdnet import FastDVDnet
 from tests.places import FROZEN
-from tests.stand_ins.checks import randomise_with_statistics
+from tests.stand_ins.networks import randomise_with_statistics
 
 
 @pytest.mark.parametrize(("channels", "macs"), [(64, 0.0592), (32, 0.0383), (16, 0.0315)])

@@ -14,7 +14,8 @@ from distill.networks.checkpoint import read
 from distill.networks.costs import multiply_accumulates
 from students.fastdvdnet_denoiser import FastDVDnetDenoiser
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise_with_statistics
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise_with_statistics
 
 
 def small():

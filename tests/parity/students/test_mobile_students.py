@@ -14,7 +14,8 @@ from distill.networks import registry
 from distill.networks.costs import multiply_accumulates
 from export.graphs.deploy import deployed
 from tests.places import FROZEN
-from tests.stand_ins.checks import assert_exports, moving_clip, randomise_with_statistics
+from tests.stand_ins.checks import assert_exports
+from tests.stand_ins.networks import moving_clip, randomise_with_statistics
 
 MOBILE = ["fastdvdnet-mobile", "vespcn-mobile"]
 PICTURES = {3, 48}

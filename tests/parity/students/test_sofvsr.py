@@ -11,6 +11,7 @@ from distill.errors import CheckpointError
 from distill.networks.checkpoint import read
 from students.sofvsr import SOFVSR
 from tests.stand_ins import checks
+from tests.stand_ins.networks import randomise
 
 SMALL = {"channels": 8, "flow_blocks": 1, "blocks": 2}
 
@@ -51,7 +52,7 @@ def test_costs_are_the_tables():
     ],
 )
 def test_sizes_come_from_the_tensors(tmp_path, keywords):
-    network = checks.randomise(SOFVSR(**keywords))
+    network = randomise(SOFVSR(**keywords))
     torch.save({f"module.{name}": tensor for name, tensor in network.state_dict().items()}, tmp_path / "a.pth")
     loaded = read(tmp_path / "a.pth")
     assert loaded.described.keywords == {**keywords, "base": "none"}
@@ -81,7 +82,7 @@ def test_incomplete_files_are_named(tmp_path, name, change, sentence):
 @pytest.mark.parametrize("keywords", [{}, {"colour": "rgb", "base": "bicubic"}, {"scale": 3, "window": 5}])
 @pytest.mark.parametrize(("size", "length"), [((8, 12), 3), ((5, 7), 1)])
 def test_clip_windows_and_stream_agree(keywords, size, length):
-    checks.assert_slides(checks.randomise(SOFVSR(**{**SMALL, **keywords})), size, length)
+    checks.assert_slides(randomise(SOFVSR(**{**SMALL, **keywords})), size, length)
 
 
 def test_drafts_are_the_high_resolution_picture_seen_through_the_flow():
@@ -101,7 +102,7 @@ def test_drafts_are_the_high_resolution_picture_seen_through_the_flow():
 
 
 def test_flow_keeps_float32_under_mixed_precision():
-    network = checks.randomise(SOFVSR(**SMALL))
+    network = randomise(SOFVSR(**SMALL))
     planes = torch.rand(1, 3, 1, 8, 8)
     with torch.no_grad():
         plain = network.flows(planes)
@@ -119,7 +120,7 @@ def test_mixed_precision():
 
 
 def test_every_weight_learns():
-    checks.assert_gradients(checks.randomise(SOFVSR(**SMALL)))
+    checks.assert_gradients(randomise(SOFVSR(**SMALL)))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +133,8 @@ def test_wrong_keywords(keywords):
 
 @pytest.mark.slow
 def test_onnx(tmp_path):
-    checks.assert_exports(checks.randomise(SOFVSR(**SMALL, base="bicubic")), tmp_path / "sofvsr.onnx")
+    checks.assert_exports(randomise(SOFVSR(**SMALL, base="bicubic")), tmp_path / "sofvsr.onnx")
 
 
 def test_frozen_sofvsr():
-    checks.assert_frozen(checks.randomise(SOFVSR(**SMALL)), "sofvsr")
+    checks.assert_frozen(randomise(SOFVSR(**SMALL)), "sofvsr")

@@ -13,6 +13,7 @@ from distill.layers import LumaChroma
 from distill.networks.checkpoint import read
 from students.vdsr import VDSR
 from tests.stand_ins import checks
+from tests.stand_ins.networks import randomise
 
 
 def newer(state):
@@ -61,7 +62,7 @@ def test_costs_are_the_tables(name, parameters, macs):
 )
 @pytest.mark.parametrize("layout", [dict, newer])
 def test_sizes_come_from_the_tensors(tmp_path, keywords, name, layout):
-    network = checks.randomise(VDSR(**keywords))
+    network = randomise(VDSR(**keywords))
     torch.save(layout(network.state_dict()), tmp_path / "a.pth")
     loaded = read(tmp_path / "a.pth")
     assert loaded.described.name == name
@@ -103,11 +104,11 @@ def test_other_networks_stacks_are_not_taken_for_it():
 @pytest.mark.parametrize("keywords", [{}, {"colour": "rgb"}, {"colour": "rgb", "window": 3}])
 @pytest.mark.parametrize(("size", "length"), [((8, 12), 3), ((5, 6), 1)])
 def test_clip_windows_and_stream_agree(keywords, size, length):
-    checks.assert_slides(checks.randomise(VDSR(2, 6, **keywords)), size, length)
+    checks.assert_slides(randomise(VDSR(2, 6, **keywords)), size, length)
 
 
 def test_luminance_alone_is_restored():
-    network = checks.randomise(VDSR(2, 6))
+    network = randomise(VDSR(2, 6))
     frame = torch.rand(1, 1, 3, 8, 12)
     space = LumaChroma()
     with torch.no_grad():
@@ -143,7 +144,7 @@ def test_mixed_precision():
 
 
 def test_every_weight_learns():
-    checks.assert_gradients(checks.randomise(VDSR(2, 6, "rgb", 3)))
+    checks.assert_gradients(randomise(VDSR(2, 6, "rgb", 3)))
 
 
 @pytest.mark.parametrize("keywords", [{"colour": "grey"}, {"window": 4}, {"window": 0}])
@@ -155,8 +156,8 @@ def test_wrong_keywords(keywords):
 @pytest.mark.slow
 @pytest.mark.parametrize("keywords", [{}, {"colour": "rgb", "window": 7}])
 def test_onnx(tmp_path, keywords):
-    checks.assert_exports(checks.randomise(VDSR(2, 8, **keywords)), tmp_path / "vdsr.onnx")
+    checks.assert_exports(randomise(VDSR(2, 8, **keywords)), tmp_path / "vdsr.onnx")
 
 
 def test_frozen_vdsr():
-    checks.assert_frozen(checks.randomise(VDSR(3, 8, window=3)), "vdsr")
+    checks.assert_frozen(randomise(VDSR(3, 8, window=3)), "vdsr")

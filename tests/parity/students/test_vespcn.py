@@ -19,7 +19,8 @@ from students.vespcn import VESPCN, VESPCNLoSealL
 from students.vespcn_motion import SubpixelMotion, WideMotion
 from students.vespcn_std import VESPCNStd
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import moving_clip, randomise
 
 SMALL = {
     "vespcn": lambda: VESPCN("y", widths=(6, 5), motion_width=4),
@@ -32,14 +33,6 @@ SMALL = {
 
 def small(name):
     return randomise(SMALL[name](), 0.5)
-
-
-def moving_clip(frames, height, width, batch=1):
-    """Textured pictures that drift, each of a batch at another speed."""
-    row, column = torch.arange(height)[:, None], torch.arange(width)
-    shift = torch.arange(frames)[:, None, None, None] * (1 + torch.arange(batch).view(-1, 1, 1, 1, 1)) / 2
-    colour = torch.arange(3)[:, None, None]
-    return 0.5 + 0.25 * torch.sin((column + shift) * 0.9 + colour) + 0.25 * torch.sin(row * 0.7 - shift)
 
 
 def published_juheonyi(network):
@@ -142,7 +135,7 @@ def test_other_sizes_are_worked_out_from_the_tensors(tmp_path, name, published, 
     torch.save({"state_dict": state}, tmp_path / "a.pth")
     loaded = read(tmp_path / "a.pth")
     assert loaded.described.name == entry
-    clip = moving_clip(network.window, 8, 12)
+    clip = moving_clip(network.window, 8, 12)[None]
     with torch.no_grad():
         assert torch.equal(loaded.network.reconstruct(clip).frames, network.reconstruct(clip).frames)
 
@@ -172,7 +165,7 @@ def test_incomplete_files_get_a_sentence(tmp_path):
 @pytest.mark.parametrize(("length", "size"), [(1, (8, 12)), (4, (9, 6)), (2, (4, 5))])
 def test_any_size_and_length(name, length, size):
     network = small(name)
-    clip = moving_clip(length, *size, batch=2)
+    clip = torch.stack([moving_clip(length, *size, speed=speed) for speed in (1, 2)])
     with torch.no_grad():
         whole = network(clip)
         streamed = torch.stack(list(network.stream(iter(clip[1]))))
@@ -196,7 +189,7 @@ def test_any_size_and_length(name, length, size):
 def test_fresh_motion_compensation_moves_nothing_and_learns_where_to(motion):
     torch.manual_seed(1)
     network = motion(1)
-    neighbour, centre = moving_clip(2, 16, 20)[0, :, :1].split(1)
+    neighbour, centre = moving_clip(2, 16, 20)[:, :1].split(1)
     moved, flow = network(neighbour, centre)
     torch.testing.assert_close(moved, neighbour, rtol=0, atol=1e-5)
     assert flow.abs().max() == 0
@@ -213,14 +206,14 @@ def test_fresh_motion_compensation_moves_nothing_and_learns_where_to(motion):
 @pytest.mark.parametrize("name", SMALL)
 def test_gradients_reach_the_first_layers(name):
     network = small(name)
-    network(moving_clip(3, 8, 8)).frames.square().sum().backward()
+    network(moving_clip(3, 8, 8)[None]).frames.square().sum().backward()
     for parameter in network.parameters():
         assert parameter.grad is not None
     assert network.motion.coarse[0].weight.grad.abs().max() > 0
 
 
 def test_a_fresh_high_resolution_reading_is_its_bicubic_base():
-    clip = moving_clip(3, 8, 8)
+    clip = moving_clip(3, 8, 8)[None]
     with torch.no_grad():
         frames = VESPCNStd(8, 2)(clip).frames[0]
     torch.testing.assert_close(frames, BicubicUpsample()(clip[0]), rtol=0, atol=1e-6)
@@ -229,7 +222,7 @@ def test_a_fresh_high_resolution_reading_is_its_bicubic_base():
 def test_luminance_alone_is_restored():
     """Chroma is bicubic, whatever the weights."""
     network = small("vespcn")
-    clip = moving_clip(3, 8, 12)
+    clip = moving_clip(3, 8, 12)[None]
     with torch.no_grad():
         chroma = LumaChroma()(network.reconstruct(clip).frames)[:, 1:]
     expected = LumaChroma()(BicubicUpsample()(clip[:, 1]))[:, 1:]
@@ -247,6 +240,6 @@ def test_wrong_keywords_get_a_sentence():
 def test_frozen_vespcn(name):
     """What the proven network made of seeded weights; protects whoever has only this repository."""
     with torch.no_grad():
-        frames = small(name).reconstruct(moving_clip(3, 8, 12)).frames
+        frames = small(name).reconstruct(moving_clip(3, 8, 12)[None]).frames
     expected = torch.load(FROZEN / "vespcn.pt", weights_only=True)[name]
     torch.testing.assert_close(frames[..., 1::3, 1::3], expected, rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ from distill.errors import CheckpointError
 from distill.networks.checkpoint import read
 from students.vsrnet import VSRNet
 from tests.stand_ins import checks
+from tests.stand_ins.networks import randomise
 
 SMALL = {"widths": (6, 4), "kernels": (5, 3, 3)}
 
@@ -39,7 +40,7 @@ def test_costs_are_the_tables():
     ],
 )
 def test_sizes_come_from_the_tensors(tmp_path, keywords):
-    network = checks.randomise(VSRNet(**keywords))
+    network = randomise(VSRNet(**keywords))
     torch.save({f"module.{name}": tensor for name, tensor in network.state_dict().items()}, tmp_path / "a.pth")
     loaded = read(tmp_path / "a.pth")
     assert loaded.described.keywords == {**keywords, "base": "none"}
@@ -69,7 +70,7 @@ def test_incomplete_files_are_named(tmp_path, name, change, sentence):
 @pytest.mark.parametrize("keywords", [{}, {"colour": "rgb", "base": "bicubic"}, {"window": 3}])
 @pytest.mark.parametrize(("size", "length"), [((8, 12), 7), ((5, 6), 2), ((4, 7), 1)])
 def test_once_per_frame_equals_once_per_window(keywords, size, length):
-    checks.assert_slides(checks.randomise(VSRNet(**{**SMALL, **keywords})), size, length)
+    checks.assert_slides(randomise(VSRNet(**{**SMALL, **keywords})), size, length)
 
 
 def test_a_first_layer_runs_once_per_clip():
@@ -83,7 +84,7 @@ def test_a_first_layer_runs_once_per_clip():
 
 
 def test_frames_at_equal_distance_share_a_filter():
-    network = checks.randomise(VSRNet(**SMALL))
+    network = randomise(VSRNet(**SMALL))
     network.conv2.weight.data[:] = network.conv2.weight.data[:, :6].repeat(1, 5, 1, 1)
     frames = torch.rand(1, 5, 8, 8)
     with torch.no_grad():
@@ -100,7 +101,7 @@ def test_mixed_precision():
 
 
 def test_every_weight_learns():
-    checks.assert_gradients(checks.randomise(VSRNet(**SMALL)))
+    checks.assert_gradients(randomise(VSRNet(**SMALL)))
 
 
 @pytest.mark.parametrize("keywords", [{"colour": "grey"}, {"window": 4}, {"kernels": (9, 4, 5)}, {"base": "nearest"}])
@@ -111,8 +112,8 @@ def test_wrong_keywords(keywords):
 
 @pytest.mark.slow
 def test_onnx(tmp_path):
-    checks.assert_exports(checks.randomise(VSRNet(**SMALL, base="bicubic")), tmp_path / "vsrnet.onnx")
+    checks.assert_exports(randomise(VSRNet(**SMALL, base="bicubic")), tmp_path / "vsrnet.onnx")
 
 
 def test_frozen_vsrnet():
-    checks.assert_frozen(checks.randomise(VSRNet(**SMALL)), "vsrnet")
+    checks.assert_frozen(randomise(VSRNet(**SMALL)), "vsrnet")

@@ -15,7 +15,7 @@ from distill.networks.registry import find
 from teachers.basicvsr import BasicVSR
 from teachers.spynet import SPyNet
 from tests.places import FROZEN, VID4
-from tests.stand_ins.checks import randomise
+from tests.stand_ins.networks import randomise
 
 
 def small(channels: int = 6, blocks: int = 2) -> BasicVSR:

@@ -13,7 +13,8 @@ from distill.networks.checkpoint import read
 from teachers.deformable import DeformablePack, deform_conv2d
 from teachers.edvr import EDVR
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise
 
 
 def cases(opened):

@@ -16,7 +16,8 @@ from distill.networks.optical_flow import estimate_flow
 from distill.networks.registry import find
 from teachers.rbpn import RBPN
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise
 
 SMALL = {"window": 5, "base_filter": 6, "channels": 4, "res_blocks": 1}
 

@@ -17,7 +17,8 @@ from distill.networks.registry import find
 from teachers.starnet import STARnet
 from teachers.starnet_flow import FlowRefinement
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise
 
 SMALL = {"base_filter": 4, "channels": 3, "res_blocks": 1, "spatial_blocks": 1}
 MEAN, DEVIATION = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

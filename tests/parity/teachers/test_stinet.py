@@ -14,7 +14,8 @@ from distill.networks.costs import multiply_accumulates
 from distill.networks.registry import find
 from teachers.stinet import STINet
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise
 
 SMALL = {
     "channels": 4,

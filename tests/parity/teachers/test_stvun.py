@@ -16,7 +16,8 @@ from distill.networks.costs import multiply_accumulates
 from teachers.pwc import PWCNet, correlation
 from teachers.stvun import STVUN
 from tests.places import FROZEN, GOLDEN
-from tests.stand_ins.checks import assert_within_float32, randomise
+from tests.stand_ins.checks import assert_within_float32
+from tests.stand_ins.networks import randomise
 
 KEYS = GOLDEN / "stvun_keys.json"
 

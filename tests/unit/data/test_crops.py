@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import islice, product
 from typing import Any
 
@@ -18,31 +17,7 @@ from torch import Tensor
 from distill.data import DEGRADATIONS, Batch, Clip, CropSampler, degrade, find_clips, sample_clips
 from distill.data.segments import Segment, SegmentCache, read_segment
 from distill.errors import DataError
-
-
-class ArrayClip(Clip):
-    """Frames that are in memory, and a count of how often each was read."""
-
-    def __init__(self, frames: NDArray[np.uint8], name: str = "array", announced: int | None = None) -> None:
-        self.name, self._frames, self.reads = name, frames, 0
-        self._announced = len(frames) if announced is None else announced
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._frames.shape[1], self._frames.shape[2]
-
-    @property
-    def frame_rate(self) -> Fraction | None:
-        return None
-
-    @property
-    def length(self) -> int:
-        return self._announced
-
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
-        for frame in self._frames[start:stop]:
-            self.reads += 1
-            yield frame
+from tests.stand_ins.clips import ArrayClip
 
 
 def map_of_places(length: int, height: int, width: int) -> NDArray[np.uint8]:

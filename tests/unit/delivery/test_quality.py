@@ -17,7 +17,7 @@ from export.delivery.quality import Reference, measure_loss
 from export.footage import low_resolution_clips, of_size
 from export.formats import export, format_named, open_exported
 from export.interfaces import Order
-from tests.stand_ins.checks import METADATA
+from tests.stand_ins.networks import METADATA
 
 
 class Bicubic(WindowNetwork):

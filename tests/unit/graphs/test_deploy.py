@@ -7,19 +7,7 @@ from torch import Tensor, nn
 from distill.interfaces import Upsampled, WindowNetwork
 from export.graphs.deploy import deployed
 from students.fastdvdnet import FastDVDnet
-
-
-def randomised(network: WindowNetwork) -> WindowNetwork:
-    """Weights and statistics as after a training: nothing is zero, one or small by initialisation."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.3, 3, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, std=0.2, generator=generator)
-    nn.init.normal_(network.tail.conv_last.weight, std=0.05, generator=generator)
-    return network
+from tests.stand_ins.networks import randomised
 
 
 class Odd(WindowNetwork):

@@ -25,7 +25,7 @@ from export.phones.adb import Adb, attached, find_adb, phone_behind
 from export.phones.android import profile_android
 from export.phones.benchmarks import Model, benchmark_for, perf_test_summary
 from tests.stand_ins.android import ARM64_PROGRAM, Daemon, Phone, install_client, recorded
-from tests.stand_ins.checks import METADATA
+from tests.stand_ins.networks import METADATA
 
 READY = "SERIAL42               device usb:1-1 product:maker model:Model_7 device:seven transport_id:1"
 QUICK = TimingProtocol(warmup=3, minimum_runs=20, minimum_seconds=2.0, budget_seconds=60.0)

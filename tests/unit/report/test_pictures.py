@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import io
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,32 +9,16 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from distill.data import Clip, bicubic_upsample, degrade
-from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
+from distill.data import bicubic_upsample, degrade
+from distill.interfaces import Upsampled, WindowNetwork
 from distill.metrics.psnr_ssim import to_8_bit
 from distill.pages.plots import Difference, Line, differences, lines
 from distill.report.pictures import embedded, heat, marked, profile
 from distill.report.scenes import bicubic, busiest, find_scene, restore
+from tests.stand_ins.clips import MemoryClip
+from tests.stand_ins.networks import Doubling
 
 CPU = torch.device("cpu")
-
-
-class MemoryClip(Clip):
-    frame_rate = Fraction(24)
-
-    def __init__(self, name: str, pictures: np.ndarray) -> None:
-        self.name, self.pictures = name, pictures
-
-    @property
-    def size(self):
-        return self.pictures.shape[1:3]
-
-    @property
-    def length(self):
-        return len(self.pictures)
-
-    def frames(self, start=0, stop=None):
-        yield from self.pictures[start:stop]
 
 
 @pytest.fixture
@@ -57,18 +40,6 @@ class Sliding(WindowNetwork):
     def reconstruct(self, window):
         large = functional.interpolate(window.mean(1), scale_factor=4, mode="nearest")
         return Upsampled(large, torch.stack((large.mean(1), 2 * large[:, 0]), 1), None)
-
-
-class Doubling(ClipNetwork):
-    """A frame and the mean of it and the next one in turn."""
-
-    time_scale, hr_channels, lr_channels = 2, None, 3
-
-    def forward(self, clip):
-        frames = torch.empty(1, 2 * clip.shape[1] - 1, *clip.shape[2:])
-        frames[:, ::2], frames[:, 1::2] = clip, (clip[:, 1:] + clip[:, :-1]) / 2
-        large = functional.interpolate(frames[0], scale_factor=4, mode="nearest")[None]
-        return Upsampled(large, None, frames)
 
 
 def test_a_scene_is_where_the_truth_moves_most(clip):

@@ -17,7 +17,7 @@ from distill.networks.checkpoint import Described
 from distill.networks.costs import multiply_accumulates
 from students.space_time import SpaceTime
 from teachers.stvun import STVUN, SpaceTimeSTVUN
-from tests.stand_ins.checks import randomise, randomise_with_statistics
+from tests.stand_ins.networks import randomise, randomise_with_statistics
 
 THIN = {
     "fastdvdnet": {"channels": 16, "blocks": 1, "widths": (8, 8, 8), "frame_channels": 4},

@@ -1,22 +1,19 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from torch import nn
 
 from export.formats import export, format_named, open_exported
 from export.interfaces import Order
 from export.to_onnx.layout import layer_of, to_phone_operators, without_transposed
 from students.fastdvdnet_mobile import FastDVDnetMobile
+from tests.stand_ins.networks import METADATA, trained_like
 
 SIDES = (5, 7)
-METADATA = {"network": "x", "keywords": "{}", "degradation": "bi", "provenance": json.dumps({})}
 
 
 def node(kind, inputs, output, **attributes):
@@ -226,17 +223,6 @@ def test_layers_are_called_as_in_the_network():
     assert layer_of(node("Conv", "x network.temp1.grow1.weight:1x1", "y")) == "temp1.grow1"
     assert layer_of(node("Conv", "x val_3", "y")) == "node_y"
     assert layer_of(node("Relu", "x", "y")) == "node_y"
-
-
-def trained_like(network):
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.3, 3, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.05, generator=generator)
-    return network.eval()
 
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 110), ("fp16", 60)])

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 import pytest
@@ -13,9 +11,9 @@ from export.formats import export, format_named
 from export.interfaces import Order
 from export.to_onnx.lint import find_problems
 from students.vespcn_mobile import VESPCNMobile
+from tests.stand_ins.networks import METADATA
 
 FACTS = {"distill_vsr_version": "0", "scale": "4", "window": "1", "mode": "windowed"}
-METADATA = {"network": "x", "keywords": "{}", "degradation": "bi", "provenance": json.dumps({})}
 
 
 def written(path, nodes, constants=None, shape=(1, 4, 8, 8), kind=onnx.TensorProto.FLOAT, opset=18):
