@@ -13,6 +13,7 @@ from distill.networks.registry import find
 from export.delivery.parity import check_parity
 from export.exported import ExportedNetwork
 from export.formats import export, format_named
+from export.graphs.workload import workload
 from export.interfaces import Order
 from tests.places import FROZEN, GOLDEN
 from tests.stand_ins.networks import METADATA, moving_clip
@@ -99,6 +100,11 @@ def exported(network, target, name="onnx", **order):
     kind = format_named(name)
     export(Order(network, METADATA, **order), kind, target)
     return ExportedNetwork(kind.open(target), target)
+
+
+def workload_of(module, *shapes):
+    """What a module asks of a device, for inputs of these shapes."""
+    return workload(torch.export.export(module.eval(), tuple(torch.zeros(shape) for shape in shapes)))
 
 
 def assert_exports(network, target):

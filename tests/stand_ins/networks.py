@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.interfaces import ClipNetwork, Upsampled, WindowNetwork
+from students.vespcn_mobile import VESPCNMobile
 from teachers.deformable import DeformablePack
 
 METADATA = {
@@ -31,6 +32,25 @@ class Tiny(WindowNetwork):
     def reconstruct(self, window: Tensor) -> Upsampled:
         frame = functional.pixel_shuffle(self.conv(window.flatten(1, 2)), 4)
         return Upsampled(frame, frame, window[:, 1])
+
+
+class Torn(Tiny):
+    """What it does depends on the pixels."""
+
+    def reconstruct(self, window: Tensor) -> Upsampled:
+        return super().reconstruct(window if window.sum() > 0 else -window)
+
+
+class Skip(nn.Module):
+    """x (2 channels) -> a (4) -> b (4) -> a + b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.change = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.enter(x).relu()
+        return a + self.change(a)
 
 
 class Doubling(ClipNetwork):
@@ -66,6 +86,10 @@ def randomise_with_statistics(network):
             spread = 0.7 / max(tensor[0].numel() ** 0.5, 1) if tensor.ndim > 1 else 0.1
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * spread)
     return network.eval()
+
+
+def thin_mobile():
+    return randomise(VESPCNMobile(widths=(16, 16, 16), channels=(16,)))
 
 
 def randomised(network: WindowNetwork) -> WindowNetwork:

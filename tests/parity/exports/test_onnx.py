@@ -18,7 +18,7 @@ from export.to_onnx.program import read_model
 from students.fastdvdnet import FastDVDnet
 from teachers.edvr import EDVR
 from tests.stand_ins.checks import exported
-from tests.stand_ins.networks import METADATA, Tiny, moving_clip, randomised
+from tests.stand_ins.networks import METADATA, Tiny, Torn, moving_clip, randomised
 
 
 @pytest.fixture(scope="module")
@@ -224,13 +224,6 @@ class Ramped(Tiny):
     def reconstruct(self, window: Tensor) -> Upsampled:
         ramp = torch.linspace(0, 1, window.shape[-1])
         return super().reconstruct(window * ramp)
-
-
-class Torn(Tiny):
-    """What it does depends on the pixels."""
-
-    def reconstruct(self, window: Tensor) -> Upsampled:
-        return super().reconstruct(window if window.sum() > 0 else -window)
 
 
 def test_a_frozen_size_never_passes(tmp_path):

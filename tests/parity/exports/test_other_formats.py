@@ -8,23 +8,13 @@ import pkgutil
 import pytest
 import torch
 
-from distill.errors import CheckFailed, ConfigError, InputError
+from distill.errors import CheckFailed, InputError
 from distill.networks import registry
 from export.delivery.parity import check_parity
 from export.formats import format_named, open_exported
-from export.graphs import isolated as conversion
-from export.graphs.decomposition import in_common_operators
-from export.graphs.graph import streaming_graph, traced, windowed_graph
-from export.graphs.isolated import convert_apart
 from export.interfaces import Order
-from export.to_ncnn.single_pictures import SinglePictures
-from students.fastdvdnet_mobile import FastDVDnetMobile
-from students.vdsr import VDSR
-from students.vespcn import VESPCN
-from students.vespcn_mobile import VESPCNMobile
-from students.vsrnet import VSRNet
 from tests.stand_ins.checks import exported
-from tests.stand_ins.networks import METADATA, Tiny, moving_clip, randomise
+from tests.stand_ins.networks import METADATA, Tiny, Torn, moving_clip, randomise, thin_mobile
 
 SIZE = (24, 40)
 EXTRAS = {
@@ -39,10 +29,6 @@ def installed(name):
     for package in EXTRAS[name]:
         pytest.importorskip(package, exc_type=ImportError)
     return format_named(name)
-
-
-def thin_mobile():
-    return randomise(VESPCNMobile(widths=(16, 16, 16), channels=(16,)))
 
 
 def written(network, folder, name, **order):
@@ -158,53 +144,11 @@ def test_half_precision_is_half_and_sides_may_be_odd(name, streaming, tmp_path):
         assert sizes["fp16"] < 0.7 * sizes["fp32"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("streaming", [False, True], ids=["windowed", "streaming"])
-def test_eight_bits_in_litert(streaming, tmp_path):
-    network = thin_mobile()
-    clips = [moving_clip(7, 32, 48).flip(3), moving_clip(7, 24, 40)]
-    file = written(network, tmp_path, "litert", streaming=streaming, precision="int8", clips=clips)
-    assert check_parity(network, file, [moving_clip(4, *SIZE)]).psnr_db > 35
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(file.path))
-    kinds = [each["op_name"] for each in interpreter._get_ops_details()]
-    assert kinds.count("QUANTIZE") >= 1
-    ends = [*interpreter.get_input_details(), *interpreter.get_output_details()]
-    assert {each["dtype"].__name__ for each in ends} == {"float32"}
-    assert all(each["shape"][-1] in (3, 6, 16, 32, 48) for each in ends), "tensors are channels-last"
-
-
-def test_eight_bits_need_footage(tmp_path):
-    from export.to_litert.conversion import write
-
-    order = Order(thin_mobile(), METADATA, "int8", sizes=(SIZE,))
-    with pytest.raises(ConfigError, match="int8 needs real frames"):
-        write(order, tmp_path / "student.tflite")
-
-
-class Torn(Tiny):
-    """What it does depends on the pixels."""
-
-    def reconstruct(self, window):
-        return super().reconstruct(window if window.sum() > 0 else -window)
-
-
 class Rolled(Tiny):
     """Does what ncnn has no layer for."""
 
     def reconstruct(self, window):
         return super().reconstruct(torch.special.erfinv(window * 0.5))
-
-
-class InPlace(Tiny):
-    """Changes a batch, and goes on to use what it was made of."""
-
-    def reconstruct(self, window):
-        first, middle, last = (window - 0.5).unbind(1)
-        both = torch.cat((first, last))
-        both.relu_()
-        return super().reconstruct(torch.stack((both[:1], middle + first, both[1:]), 1))
 
 
 @pytest.mark.parametrize("module", ["to_litert", "to_executorch", "to_ncnn"])
@@ -222,104 +166,3 @@ def test_an_operator_that_is_not_there_is_named(name, tmp_path):
     with pytest.raises(CheckFailed, match=r"Rolled cannot be exported to .*erfinv") as caught:
         written(Rolled(), tmp_path, name)
     assert "\n" not in str(caught.value)
-
-
-CONVERTERS = """
-import os, signal, sys, torch
-def works(task):
-    assert task.inputs == ("frame_0", "frame_1", "frame_2") and task.outputs == ("restored",)
-    results = task.program.module()(*task.samples[0].values())
-    task.target.write_text(f"{task.precision} {task.facts['word']} {tuple(results[0].shape)} {len(task.samples)}")
-def complains(task):
-    raise ValueError("no such thing.\\n While executing %x [target=torch.ops.aten.erfinv.default]")
-def crashes(task):
-    print("the last words", flush=True)
-    os.kill(os.getpid(), signal.SIGSEGV)
-def devours(task):
-    torch.empty(1 << 46)
-"""
-
-
-@pytest.fixture
-def converters(tmp_path, monkeypatch):
-    (tmp_path / "some_converters.py").write_text(CONVERTERS)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-
-def converted(function, target):
-    order = Order(Tiny(), METADATA, sizes=(SIZE,))
-    graph = order.graph()
-    samples = [dict(graph.inputs)] * 2
-    convert_apart(
-        "this",
-        f"some_converters:{function}",
-        type(order.network).__name__,
-        order.precision,
-        graph,
-        target,
-        {"word": "Größe"},
-        samples,
-    )
-
-
-def test_a_converter_gets_what_it_needs(converters, tmp_path):
-    converted("works", tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "fp32 Größe (1, 3, 96, 160) 2"
-
-
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [
-        ("complains", "no such thing (at aten.erfinv.default)"),
-        ("crashes", "the converter was stopped by SIGSEGV (the last words)"),
-        ("devours", "the conversion needs more memory than is free: free some, or give a smaller size"),
-    ],
-)
-def test_what_breaks_a_converter_does_not_break_this_process(function, reason, converters, tmp_path):
-    with pytest.raises(CheckFailed) as caught:
-        converted(function, tmp_path / "file")
-    assert str(caught.value) == f"Tiny cannot be exported to this: {reason}"
-
-
-def test_a_converter_that_takes_too_long_is_stopped(converters, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "_LONGEST", 0.1)  # starting takes longer
-    with pytest.raises(CheckFailed, match="Tiny cannot be exported to this: the conversion was stopped after"):
-        converted("works", tmp_path / "file")
-
-
-NETWORKS = {
-    "batches": lambda: FastDVDnetMobile(widths=(16, 16, 16)),
-    "pairs": thin_mobile,
-    "planes": lambda: VSRNet(widths=(4, 4), window=3),
-    "planes-on-a-base": lambda: VDSR(hidden_convs=1, channels=4),
-    "flow": VESPCN,
-    "in-place": InPlace,
-}
-
-
-@pytest.mark.parametrize("make", [windowed_graph, streaming_graph])
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_single_pictures_make_the_same(kind, make):
-    graph = make(randomise(NETWORKS[kind]()), SIZE)
-    program = traced(graph)
-    tensors = [torch.rand(tensor.shape) for tensor in graph.inputs.values()]
-    with torch.inference_mode():
-        expected = graph.module(*tensors)
-    single = SinglePictures(program)
-    for ours, theirs in zip(single(*tensors), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    nodes = torch.export.export(single, tuple(tensors), strict=False).graph.nodes
-    shapes = {tuple(node.meta["val"].shape) for node in nodes if node.op == "call_function"}
-    assert all(len(shape) <= 4 and shape[0] == 1 for shape in shapes), shapes
-
-
-@pytest.mark.parametrize("kind", ["batches", "pairs", "planes"])
-def test_common_operators_make_the_same(kind):
-    graph = streaming_graph(randomise(NETWORKS[kind]()), SIZE)
-    program = in_common_operators(traced(graph))
-    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert not [name for name in names if "pad." in name or "replication" in name or "split" in name]
-    tensors = [torch.rand(tensor.shape) for tensor in graph.inputs.values()]
-    with torch.inference_mode():
-        for ours, theirs in zip(program.module()(*tensors), graph.module(*tensors), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

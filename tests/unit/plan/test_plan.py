@@ -12,20 +12,17 @@ import students
 from distill.errors import CheckFailed, ConfigError, InputError
 from distill.interfaces import Upsampled, WindowNetwork
 from distill.networks import checkpoint, registry
-from distill.networks.costs import HEIGHT, WIDTH, multiply_accumulates
 from distill.networks.opening import named
-from export.graphs.graph import streaming_graph, traced, windowed_graph
-from export.graphs.workload import KINDS, MANY_AXES, workload
+from export.graphs.graph import traced, windowed_graph
+from export.graphs.workload import MANY_AXES, workload
 from export.plan.device import Device, Figure, Spread, read_device
-from export.plan.estimate import Estimate, badly_run, estimate, peak_megabytes
+from export.plan.estimate import Estimate, badly_run, estimate
 from export.plan.plan import _Family, _verdict, _widest, parse_budget, plan_student
 from export.plan.variants import variants
+from tests.stand_ins.checks import workload_of
+from tests.stand_ins.networks import Skip
 
 SIZE = (24, 40)
-
-
-def asked(module: nn.Module, *shapes: tuple[int, ...]):
-    return workload(torch.export.export(module.eval(), tuple(torch.zeros(shape) for shape in shapes)))
 
 
 def figure(value: float) -> Figure:
@@ -35,18 +32,6 @@ def figure(value: float) -> Figure:
 def device(**changes: object) -> Device:
     plain = {"compute": {"fp32": figure(1), "fp16": figure(2)}, "bandwidth": figure(2)}
     return Device("toy", "Toy", "abacus", True, **{**plain, **changes})
-
-
-class Skip(nn.Module):
-    """x (2 channels) -> a (4) -> b (4) -> a + b."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.enter, self.change = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.enter(x).relu()
-        return a + self.change(a)
 
 
 class Sampling(WindowNetwork):
@@ -78,84 +63,11 @@ def test_what_is_no_budget_is_refused_with_examples(text):
         parse_budget(text)
 
 
-# what a graph asks
-
-BASE = 3 * 16 * 3 * 25  # a bicubic base of three channels, x4, for each low-resolution pixel
-LUMINANCE = 9 + 16 * 25 + 9 + 2 * 16 * 25 + 16 * 9  # to YCbCr twice, its Y and its CbCr enlarged, back to RGB
-
-
-@pytest.mark.parametrize(
-    ("name", "keywords", "base"),
-    [
-        ("fastdvdnet-mobile", {}, BASE),
-        ("vespcn-mobile", {}, BASE),
-        ("vdsr", {"hidden_convs": 1, "channels": 4}, LUMINANCE),
-        ("vsrnet", {"window": 1, "widths": (2, 2)}, LUMINANCE),
-    ],
-)
-def test_multiply_accumulates_are_those_of_distill_list_and_the_base_image(name, keywords, base):
-    network = registry.find(name).build(**keywords)
-    with torch.device("meta"):
-        expected = multiply_accumulates(registry.find(name).build(**keywords).eval())
-    counted = workload(traced(windowed_graph(network, (HEIGHT, WIDTH)))).macs
-    assert counted - expected == base * HEIGHT * WIDTH
-
-
-def test_weights_are_those_of_the_network_and_the_base_image():
-    network = registry.find("vespcn-mobile").build()
-    parameters = sum(weight.numel() for weight in windowed_graph(network, SIZE).module.network.parameters())
-    assert workload(traced(windowed_graph(network, SIZE))).weights == parameters + 48 * 3 * 25
-
-
-def test_streaming_asks_for_the_work_of_one_frame():
-    network = registry.find("fastdvdnet-mobile").build()
-    window, frame = (workload(traced(make(network, SIZE))) for make in (windowed_graph, streaming_graph))
-    assert 2.5 < window.macs / frame.macs < 2.8  # nine fusions and seven heads against three and one
-
-
-def test_memory_is_what_lives_at_once():
-    work = asked(Skip(), (1, 2, 4, 8))
-    x, features = 2 * 4 * 8, 4 * 4 * 8
-    assert work.peak_elements == x + 3 * features  # a, b and their sum; ReLU works in place; the caller holds x
-    chain = nn.Sequential(*(nn.Conv2d(2, 2, 3, padding=1) for _ in range(5)))
-    assert asked(chain, (1, 2, 4, 8)).peak_elements == 3 * x  # input, and the two ends of one convolution
-    reshaped = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(2), nn.Unflatten(2, (4, 8)), nn.Conv2d(4, 4, 1))
-    assert asked(reshaped, (1, 2, 4, 8)).peak_elements == x + 2 * features
-    assert work.weights == 4 * 2 * 9 + 4 + 4 * 4 * 9 + 4
-    assert peak_megabytes(work, "fp16") == pytest.approx(2e-6 * (work.peak_elements + work.weights))
-
-
-def test_operators_are_named_counted_and_measured():
-    conv, relu, change, add = asked(Skip(), (1, 2, 4, 8)).operations
-    assert [each.kind for each in (conv, relu, change, add)] == ["Conv", "Relu", "Conv", "Add"]
-    assert [each.free for each in (conv, relu, change, add)] == [False, True, False, False]
-    assert (conv.macs, add.macs) == (2 * 4 * 9 * 32, 0)
-    assert (conv.channels, conv.weights, conv.elements) == (4, 4 * 2 * 9 + 4, 2 * 32 + 4 * 32)
-    grouped = asked(nn.Conv2d(6, 12, 1, groups=3), (1, 6, 4, 4)).operations[0]
-    depthwise = asked(nn.Conv2d(6, 6, 1, groups=6), (1, 6, 4, 4)).operations[0]
-    assert (grouped.channels, depthwise.channels) == (4, 6)
-
-
-def test_what_depends_on_no_input_is_no_work():
-    class Constant(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            ramp = torch.arange(8.0) * 2 + torch.zeros_like(x)
-            return x + ramp
-
-    assert [each.kind for each in asked(Constant(), (1, 2, 4, 8)).operations if not each.free] == ["Add"]
-
-
-def test_every_operator_of_every_mobile_student_has_a_name():
-    for name in ("fastdvdnet-mobile", "vespcn-mobile"):
-        work = workload(traced(windowed_graph(registry.find(name).build(), SIZE)))
-        assert {each.kind for each in work.operations if not each.free} <= KINDS
-
-
 # milliseconds
 
 
 def test_an_estimate_is_a_roofline_over_the_operators():
-    work = asked(nn.Conv2d(3, 5, 3, padding=1), (1, 3, 10, 10))
+    work = workload_of(nn.Conv2d(3, 5, 3, padding=1), (1, 3, 10, 10))
     macs, moved = 3 * 5 * 9 * 100, 4 * (300 + 500 + 3 * 5 * 9 + 5)
     by_compute = estimate(work, device(), "fp32")
     assert by_compute.ms == pytest.approx(1e3 * macs / 1e9)
@@ -187,7 +99,7 @@ def test_operators_that_run_badly_are_found_and_counted():
     found = {each.operator.kind: each.count for each in badly_run(work, read_device("iphone-15-pro"))}
     assert found["GridSample"] == 1
     assert found[MANY_AXES] >= 1
-    assert not badly_run(asked(Skip(), (1, 2, 4, 8)), read_device("iphone-15-pro"))
+    assert not badly_run(workload_of(Skip(), (1, 2, 4, 8)), read_device("iphone-15-pro"))
 
 
 # plans
